@@ -1,0 +1,1 @@
+"""A mail queue for people who send: QMQP in, durable on disk, delivered with Postfix semantics."""

@@ -1,0 +1,88 @@
+"""
+The other end of the control socket and of the trigger socket, for commands. Blocking.
+
+Takes the folder of the queue; gives the answers of the running service. Everything has a time limit.
+When nobody listens the error says that the mail system is down, in Postfix's words.
+
+Answers to: the client side of postqueue(1) and postkick(1).
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from qmqpd_tx.admin.codec import SOCKET, ControlError, LineDecoder, decode_object, encode_object
+
+TRIGGER_SOCKET = "public/qmgr"
+"""Where the queue manager takes one-byte triggers, under C{queue_directory}."""
+
+SECONDS = 30.0
+"""How long the service may take to answer."""
+
+
+class ServiceDown(Exception):
+    """Nobody listens: the mail system is down, or not reachable for this user."""
+
+
+@contextmanager
+def _connected(path: Path, seconds: float) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(seconds)
+        try:
+            connection.connect(str(path))
+        except PermissionError as problem:
+            raise ServiceDown(
+                f"no permission to use {path}; run this as the user of the service"
+            ) from problem
+        except (OSError, ValueError) as problem:
+            raise ServiceDown("mail system is down") from problem
+        yield connection
+
+
+def request(queue_directory: Path, command: str, seconds: float = SECONDS, **members: Any) -> Any:
+    """
+    Ask the running service.
+
+    @param command: the name of a command.
+    @param members: the other members of the request.
+    @return: the result.
+    @raise ServiceDown: nobody listens, or hangs.
+    @raise ControlError: the service refused; the text says why.
+    """
+    with _connected(queue_directory / SOCKET, seconds) as connection:
+        decoder = LineDecoder()
+        try:
+            connection.sendall(encode_object({**members, "command": command}))
+            while True:
+                data = connection.recv(65536)
+                if not data:
+                    raise ServiceDown("the mail system hung up without an answer; see its log")
+                lines = decoder.feed(data)
+                if lines:
+                    break
+        except TimeoutError as problem:
+            raise ServiceDown(f"the mail system gave no answer within {seconds:g} seconds") from problem
+        except OSError as problem:
+            raise ServiceDown(f"lost the connection to the mail system: {problem.strerror}") from problem
+    answer = decode_object(lines[0])
+    if answer.get("ok") is not True:
+        raise ControlError(str(answer.get("error", "no reason given")))
+    return answer.get("result")
+
+
+def trigger(queue_directory: Path, requests: bytes, seconds: float = SECONDS) -> None:
+    """
+    Send triggers to the queue manager.
+
+    @param requests: as in C{b"FAD"}: see qmgr(8).
+    @raise ServiceDown: nobody listens.
+    """
+    with _connected(queue_directory / TRIGGER_SOCKET, seconds) as connection:
+        try:
+            connection.sendall(requests)
+        except OSError as problem:
+            raise ServiceDown(f"lost the connection to the mail system: {problem.strerror}") from problem

@@ -1,0 +1,82 @@
+"""
+Envelope addresses as cleanup(8) leaves them: complete. Pure.
+
+Takes envelope addresses in internal (unquoted) form, as QMQP carries them; gives the same. Never
+raises: what makes no sense as an address stays what it is, and bounces later with C{5.1.3}. Answers to
+what trivial-rewrite(8) does for local mail (C{append_at_myorigin}, C{append_dot_mydomain},
+C{swap_bangpath}, C{allow_percent_hack}), watched in a running Postfix.
+"""
+
+from __future__ import annotations
+
+import re
+
+from attrs import frozen
+
+from qmqpd_tx.address.syntax import strip_source_route
+
+_PLAIN = re.compile(rb"[!-?A-~]+@[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
+"""An address that no rewriting changes, but for C{append_dot_mydomain}."""
+
+_LOOSE_DOT = re.compile(rb"[ \t]*\.[ \t]*")
+
+CONTROLS = re.compile(rb"[\x00-\x1f\x7f]")
+"""What an envelope address must not hold."""
+
+
+@frozen(slots=True)
+class AddressRewriter:
+    """
+    Makes addresses complete.
+
+    @ivar origin: C{myorigin}: the domain of addresses that have none.
+    @ivar domain: C{mydomain}.
+    @ivar append_origin: C{append_at_myorigin}.
+    @ivar append_domain: C{append_dot_mydomain}.
+    @ivar swap_bangpath: C{site!user} means C{user@site}.
+    @ivar percent_hack: C{user%domain} means C{user@domain}.
+    """
+
+    origin: bytes
+    domain: bytes = b""
+    append_origin: bool = True
+    append_domain: bool = False
+    swap_bangpath: bool = True
+    percent_hack: bool = True
+
+    def rewrite(self, address: bytes) -> bytes:
+        """
+        @param address: in internal form; C{b""} stays.
+        @return: with a domain, without a source route, without a final dot.
+        """
+        if _PLAIN.fullmatch(address):
+            if not self.append_domain or b"." in address[address.index(b"@") :]:
+                return address
+            return address + b"." + self.domain
+        if not address:
+            return address
+        direct = strip_source_route(address)
+        if direct != address:
+            return self.rewrite(direct)
+        local, at, domain = address.rpartition(b"@")
+        if not at:
+            return self._complete(address)
+        if not domain and b"@" in local:
+            return self.rewrite(local)
+        domain = _LOOSE_DOT.sub(b".", domain.strip(b" \t")).rstrip(b"\\")
+        if len(domain) > 1 and domain.endswith(b"."):
+            domain = domain[:-1]
+        if self.append_domain and domain and b"." not in domain and b"[" not in domain:
+            domain += b"." + self.domain
+        return local + b"@" + domain
+
+    def _complete(self, address: bytes) -> bytes:
+        if self.swap_bangpath and b"!" in address:
+            site, _, user = address.partition(b"!")
+            if site and user:
+                return self.rewrite(user + b"@" + site)
+        if self.percent_hack and b"%" in address:
+            user, _, site = address.rpartition(b"%")
+            if site and user:
+                return self.rewrite(user + b"@" + site)
+        return address + b"@" + self.origin if self.append_origin else address

@@ -1,0 +1,286 @@
+"""
+The header section, as it streams by. Sans-I/O.
+
+Takes content in any chunking, lines ending in LF and CR already replaced; gives the header section as it
+is to be stored, in pieces, and where the body starts. Holds at most the header that is being assembled,
+cut at C{header_size_limit}. Promises that any chunking gives the same bytes. Never raises: what is no
+header starts the body. Answers to cleanup(8) and to what qmqpd(8) does with C{From } lines.
+
+The rules, watched in a running Postfix:
+
+  - C{From } lines (with any number of C{>}) at the very start become C{X-Mailbox-Line:} headers;
+  - a header is a name of printable ASCII, then blanks (which are dropped), then a colon; lines that start
+    with a blank continue it, a line of nothing but blanks too; a first line that starts with a blank, or
+    a line that is no header, starts the body, and an empty line is put before it;
+  - each line of a header ends at its first NUL;
+  - a header over the limit is cut there, and then at its last line end if that is in the last tenth;
+  - headers in C{message_drop_headers} are dropped, but a dropped C{Resent-Bcc} makes a message resent.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Callable
+
+from attrs import frozen
+
+from qmqpd_tx.cleanup.mailboxes import CLEAN
+
+ADDRESS_HEADERS = frozenset(
+    b"to cc from sender reply-to errors-to return-receipt-to disposition-notification-to apparently-to"
+    b" mail-followup-to resent-to resent-cc resent-from resent-sender resent-reply-to".split()
+)
+"""The headers whose addresses are made complete."""
+
+RESENT_HEADERS = frozenset(
+    b"resent-to resent-cc resent-bcc resent-from resent-sender resent-reply-to resent-date"
+    b" resent-message-id".split()
+)
+"""The headers that make a message a resent one."""
+
+_HEADER = re.compile(rb"([!-9;-~]++):([^\n]*+\n(?:[ \t][^\n]*+\n)*+)")
+"""A well-formed header: its name, and its value with the line ends."""
+
+_SECTION = re.compile(rb"(?:[!-9;-~]++:[^\n]*+\n(?:[ \t][^\n]*+\n)*+)*+")
+"""Nothing but well-formed headers; without it, searching for one could take quadratic time."""
+
+_NAME = re.compile(rb"([!-9;-~]+)[ \t]*:")
+_FROM_LINE = re.compile(rb">*From ")
+_LINE_END = re.compile(rb"\n(?![ \t])")
+
+
+class Part(enum.Enum):
+    """Where in the message we are."""
+
+    START = "start"
+    HEADER = "header"
+    BODY = "body"
+
+
+class Kind(enum.Flag):
+    """What a header is to us."""
+
+    ADDRESSES = enum.auto()
+    DROP = enum.auto()
+    RECEIVED = enum.auto()
+    MESSAGE_ID = enum.auto()
+    RESENT_MESSAGE_ID = enum.auto()
+    DATE = enum.auto()
+    FROM = enum.auto()
+    RESENT = enum.auto()
+
+
+@frozen(slots=True)
+class HeaderRules:
+    """
+    How headers are treated.
+
+    @ivar kinds: by lower-case name; other headers pass.
+    @ivar size_limit: C{header_size_limit}, bytes.
+    @ivar line_limit: C{line_length_limit}: a name that is longer is no name.
+    @ivar complete: gives a header's value with complete addresses, or L{None} if it may stay; takes name
+        and value.
+    @ivar trust_clean: whether a value that matches L{CLEAN} is known to be complete.
+    """
+
+    kinds: dict[bytes, int]
+    size_limit: int
+    line_limit: int
+    complete: Callable[[bytes, bytes], bytes | None]
+    trust_clean: bool = True
+
+
+def header_kinds(drop: frozenset[bytes]) -> dict[bytes, int]:
+    """
+    @param drop: lower-case names of headers to drop.
+    @return: the table for L{HeaderRules}. Flags are plain integers there: this is the hot path.
+    """
+    kinds = {name: Kind.ADDRESSES for name in ADDRESS_HEADERS}
+    for name, kind in (
+        (b"received", Kind.RECEIVED),
+        (b"message-id", Kind.MESSAGE_ID),
+        (b"date", Kind.DATE),
+        (b"from", Kind.FROM),
+        (b"resent-message-id", Kind.RESENT_MESSAGE_ID),
+        (b"resent-date", Kind.DATE),
+        (b"resent-from", Kind.FROM),
+    ):
+        kinds[name] = kinds.get(name, Kind(0)) | kind
+    for name in RESENT_HEADERS:
+        kinds[name] = kinds.get(name, Kind(0)) | Kind.RESENT
+    for name in drop:
+        kinds[name] = kinds.get(name, Kind(0)) | Kind.DROP
+    return {name: kind.value for name, kind in kinds.items()}
+
+
+_ADDRESSES, _DROP, _RECEIVED = Kind.ADDRESSES.value, Kind.DROP.value, Kind.RECEIVED.value
+_MESSAGE_ID, _RESENT_MESSAGE_ID = Kind.MESSAGE_ID.value, Kind.RESENT_MESSAGE_ID.value
+_RESENT = Kind.RESENT.value
+_REMARKABLE = _RECEIVED | _MESSAGE_ID | _RESENT_MESSAGE_ID | _RESENT
+
+
+class HeaderSection:
+    """
+    One message's headers.
+
+    @ivar part: where we are; at L{Part.BODY} everything else passes.
+    @ivar received: how many C{Received:} headers there were.
+    @ivar names: the lower-case names of the headers of L{HeaderRules.kinds} that were there, with the
+        dropped ones.
+    @ivar message_ids: (resent, value) of each Message-ID header, in order.
+    @ivar resent: whether there were C{Resent-} headers.
+    """
+
+    __slots__ = ("_buffer", "_rules", "_searched", "message_ids", "names", "part", "received", "resent")
+
+    def __init__(self, rules: HeaderRules) -> None:
+        self.part = Part.START
+        self.received = 0
+        self.names: set[bytes] = set()
+        self.message_ids: list[tuple[bool, bytes]] = []
+        self.resent = False
+        self._rules = rules
+        self._buffer = bytearray()
+        self._searched = 0
+
+    def section(self, block: bytes) -> bytes | None:
+        """
+        The fast way: a whole header section at once, when all of it is in the first chunk.
+
+        @param block: from the start of the message, ending with the newline of the last header line.
+        @return: what to store; or L{None} when it needs L{feed}.
+        """
+        rules = self._rules
+        if len(block) > rules.size_limit or b"\0" in block or not _SECTION.fullmatch(block):
+            return None
+        found: list[tuple[bytes, bytes]] = _HEADER.findall(block)
+        if len(block) > rules.line_limit and any(len(name) >= rules.line_limit for name, _ in found):
+            return None
+        self.part = Part.BODY
+        kinds = rules.kinds
+        changes: dict[int, bytes] = {}
+        for index, (name, value) in enumerate(found):
+            lower = name.lower()
+            kind = kinds.get(lower)
+            if kind is not None:
+                changed = self._remark(name, lower, kind, value[:-1])
+                if changed is not None:
+                    changes[index] = changed
+        if not changes:
+            return block
+        return b"".join(
+            changes[index] if index in changes else name + b":" + value
+            for index, (name, value) in enumerate(found)
+        )
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes | None]:
+        """
+        @param data: the next bytes.
+        @return: header bytes to store now; and once the header section has ended what is known of the
+            body, with the empty line before it, else L{None}.
+        """
+        buffer = self._buffer
+        buffer += data
+        output: list[bytes] = []
+        while buffer:
+            if buffer[:1] == b"\n":
+                return self._end(output, b"")
+            if self.part is Part.START and _FROM_LINE.match(buffer):
+                line_end = buffer.find(b"\n", self._searched)
+                if line_end < 0:
+                    break
+                line = _cut(b"X-Mailbox-Line: " + buffer[:line_end], self._rules.size_limit)
+                output.append(line + b"\n")
+                del buffer[: line_end + 1]
+                self._searched = 0
+                continue
+            match = _LINE_END.search(buffer, self._searched)
+            # A header is complete when the first byte of the line after it is known.
+            if match is None or match.end() == len(buffer):
+                if len(buffer) > self._rules.line_limit and not self._name(buffer):
+                    return self._end(output, b"\n")
+                break
+            length = match.end()
+            if not self._header(bytes(buffer[:length]), output):
+                return self._end(output, b"\n")
+            del buffer[:length]
+            self._searched = 0
+        # Of a header that grows too long the middle cannot show: it is cut at the limit anyway.
+        keep = max(self._rules.size_limit, self._rules.line_limit) + 2
+        if len(buffer) > 2 * keep:
+            del buffer[keep : len(buffer) - 1]
+        self._searched = max(0, len(buffer) - 1)
+        return b"".join(output), None
+
+    def close(self) -> tuple[bytes, bytes]:
+        """
+        The content ended inside the header section.
+
+        @return: the last header bytes to store, and the body (which may be empty).
+        """
+        # As if an empty line came, which is then taken away from the body again.
+        unfinished = self._buffer and not self._buffer.endswith(b"\n")
+        output, body = self.feed(b"\n\n" if unfinished else b"\n")
+        return output, (body or b"\n")[:-1]
+
+    def _end(self, output: list[bytes], gap: bytes) -> tuple[bytes, bytes]:
+        body = gap + bytes(self._buffer)
+        self._buffer.clear()
+        self.part = Part.BODY
+        return b"".join(output), body
+
+    def _name(self, raw: bytes | bytearray) -> re.Match[bytes] | None:
+        return _NAME.match(raw, 0, self._rules.line_limit)
+
+    def _header(self, raw: bytes, output: list[bytes]) -> bool:
+        """
+        @param raw: what may be a header, with its continuation lines and all line ends.
+        @return: whether it is one.
+        """
+        match = self._name(raw)
+        if match is None:
+            return False
+        self.part = Part.HEADER
+        name = match.group(1)
+        lower = name.lower()
+        header = _cut(name + b":" + raw[match.end() : -1], self._rules.size_limit)
+        kind = self._rules.kinds.get(lower)
+        changed = None if kind is None else self._remark(name, lower, kind, header[len(name) + 1 :])
+        output.append(header + b"\n" if changed is None else changed)
+        return True
+
+    def _remark(self, name: bytes, lower: bytes, kind: int, value: bytes) -> bytes | None:
+        """
+        Take note of a header that matters.
+
+        @return: what to store in its place, or L{None} if it stays.
+        """
+        self.names.add(lower)
+        if kind & _REMARKABLE:
+            if kind & _RECEIVED:
+                self.received += 1
+            if kind & _RESENT:
+                self.resent = True
+            if kind & (_MESSAGE_ID | _RESENT_MESSAGE_ID):
+                self.message_ids.append((bool(kind & _RESENT_MESSAGE_ID), value.lstrip(b" \t\n")))
+        if kind & _DROP:
+            return b""
+        if kind & _ADDRESSES and not (self._rules.trust_clean and CLEAN.fullmatch(value)):
+            complete = self._rules.complete(name, value)
+            if complete is not None:
+                return name + b":" + complete + b"\n"
+        return None
+
+
+def _cut(header: bytes, limit: int) -> bytes:
+    """
+    @return: the header with each line cut at its first NUL, and all of it at the limit.
+    """
+    if b"\0" in header:
+        header = b"\n".join(line.partition(b"\0")[0] for line in header.split(b"\n"))
+    if len(header) <= limit:
+        return header
+    header = header[:limit]
+    line_end = header.rfind(b"\n")
+    return header[:line_end] if line_end >= 0 and limit - line_end <= limit // 10 else header

@@ -1,0 +1,197 @@
+"""
+The syntax of master.cf.
+
+Takes the text of a file, gives a tuple of L{MasterService}, one for each service name and type; when
+one is given twice the last counts. Pure. A line that is not eight columns, or a column that makes no
+sense, raises L{ConfigError<qmqpd_tx.interfaces.ConfigError>} with file and line; nothing else is ever
+raised.
+
+The service column is kept as it is: besides Postfix's C{port}, C{host:port} and path names it may be
+a Twisted endpoint string.
+
+Answers to: master(5).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from attrs import Factory, frozen
+
+from qmqpd_tx.config.lines import WHITE, LogicalLine, logical_lines
+from qmqpd_tx.config.main_cf import shown
+from qmqpd_tx.interfaces import ConfigError
+
+TYPES = ("inet", "unix", "unix-dgram", "fifo", "pass")
+COLUMNS = "service type private unpriv chroot wakeup maxproc command"
+
+_WAKEUP = re.compile(r"[0-9]{1,9}\??\Z")
+_LIMIT = re.compile(r"[0-9]{1,9}\Z")
+
+
+@frozen(slots=True)
+class MasterService:
+    """
+    One line of master.cf, defaults filled in.
+
+    @ivar name: the service column, as written.
+    @ivar type: C{inet}, C{unix}, C{unix-dgram}, C{fifo} or C{pass}.
+    @ivar private: whether it is only for the mail system itself.
+    @ivar unpriv: whether it runs without root's rights.
+    @ivar chroot: whether it runs under the queue directory.
+    @ivar wakeup: seconds between wake-ups; 0 for none.
+    @ivar wakeup_when_used: whether wake-ups start only after the first use (C{?}).
+    @ivar maxproc: the process limit, 0 for none, or L{None} for C{default_process_limit}.
+    @ivar command: the program.
+    @ivar arguments: its arguments, without C{-o} options.
+    @ivar overrides: parameters that C{-o} options set, raw.
+    @ivar columns: the first seven columns as written, for printing.
+    @ivar words: the command and all arguments as written, for printing.
+    @ivar file: where the line is.
+    @ivar line: its number there.
+    """
+
+    name: str
+    type: str
+    private: bool
+    unpriv: bool
+    chroot: bool
+    wakeup: int
+    wakeup_when_used: bool
+    maxproc: int | None
+    command: str
+    arguments: Sequence[str] = ()
+    overrides: Mapping[str, str] = Factory(dict)
+    columns: Sequence[str] = ()
+    words: Sequence[str] = ()
+    file: str = "master.cf"
+    line: int = 0
+
+    def where(self) -> str:
+        """
+        @return: the place for messages, as in C{master.cf, line 12}.
+        """
+        return f"{self.file}, line {self.line}"
+
+
+def parse_master_cf(text: str, file: str = "master.cf") -> tuple[MasterService, ...]:
+    """
+    @param text: the text of the file.
+    @param file: its name, for error messages.
+    @return: the services, in order of their first appearance.
+    @raise ConfigError: a line makes no sense.
+    """
+    services: dict[tuple[str, str], MasterService] = {}
+    for line in logical_lines(text):
+        service = _service(line, file)
+        services[(service.name, service.type)] = service
+    return tuple(services.values())
+
+
+def _service(line: LogicalLine, file: str) -> MasterService:
+    where = f"{file}, line {line.number}"
+    if line.orphan:
+        raise ConfigError(
+            f'{where}: logical line must not start with whitespace: "{shown(line.text)}": '
+            "start a service in the first column; an indented line continues the one above"
+        )
+    words = _words(line.text, where)
+    if len(words) < 8:
+        raise ConfigError(
+            f"{where}: {len(words)} columns where 8 are needed: write {COLUMNS} [arguments], with - for a default"
+        )
+    name, kind, private, unpriv, chroot, wakeup, maxproc, command = words[:8]
+    if kind not in TYPES:
+        raise ConfigError(f'{where}: bad service type "{shown(kind)}": use {", ".join(TYPES)}')
+    flags = {}
+    for column, flag, default in (
+        ("private", private, kind != "inet"),
+        ("unpriv", unpriv, True),
+        ("chroot", chroot, False),
+    ):
+        if flag not in ("y", "n", "-"):
+            raise ConfigError(f'{where}: bad value "{shown(flag)}" in column {column}: use y, n or -')
+        flags[column] = default if flag == "-" else flag == "y"
+    if kind == "inet" and flags["private"]:
+        raise ConfigError(f"{where}: an inet service cannot be private: use n in column private")
+    if wakeup != "-" and not _WAKEUP.match(wakeup):
+        raise ConfigError(
+            f'{where}: bad value "{shown(wakeup)}" in column wakeup: use seconds, seconds? or -'
+        )
+    if maxproc != "-" and not _LIMIT.match(maxproc):
+        raise ConfigError(f'{where}: bad value "{shown(maxproc)}" in column maxproc: use a number or -')
+    arguments, overrides = _arguments(words[8:], where)
+    return MasterService(
+        name=name,
+        type=kind,
+        private=flags["private"],
+        unpriv=flags["unpriv"],
+        chroot=flags["chroot"],
+        wakeup=0 if wakeup == "-" else int(wakeup.rstrip("?")),
+        wakeup_when_used=wakeup.endswith("?"),
+        maxproc=None if maxproc == "-" else int(maxproc),
+        command=command,
+        arguments=arguments,
+        overrides=overrides,
+        columns=tuple(words[:7]),
+        words=tuple(words[7:]),
+        file=file,
+        line=line.number,
+    )
+
+
+def _words(text: str, where: str) -> list[str]:
+    """Split at white space; from the ninth word on, C{{ }} keeps a word together."""
+    words: list[str] = []
+    position = 0
+    while True:
+        while position < len(text) and text[position] in WHITE:
+            position += 1
+        if position == len(text):
+            return words
+        end = position
+        if len(words) >= 8 and text[position] == "{":
+            end = _closing(text, position, where)
+        while end < len(text) and text[end] not in WHITE:
+            end += 1
+        words.append(text[position:end])
+        position = end
+
+
+def _closing(text: str, start: int, where: str) -> int:
+    depth = 0
+    for brace in re.compile("[{}]").finditer(text, start):
+        depth += 1 if brace.group() == "{" else -1
+        if depth == 0:
+            end = brace.end()
+            if end < len(text) and text[end] not in WHITE:
+                raise ConfigError(f'{where}: text after "}}" in "{shown(text[start:])}": put white space between')
+            return end
+    raise ConfigError(f'{where}: "{{" is not closed with "}}" in "{shown(text[start:])}"')
+
+
+def unbraced(word: str) -> str:
+    """
+    @return: an argument without the C{{ }} around it and the white space inside them.
+    """
+    return word[1:-1].strip(WHITE) if word[:1] == "{" and word[-1:] == "}" else word
+
+
+def _arguments(words: Sequence[str], where: str) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Tell C{-o name=value} and C{-oname=value} from the other arguments."""
+    arguments: list[str] = []
+    overrides: dict[str, str] = {}
+    rest = iter(words)
+    for word in rest:
+        if word[:2] != "-o":
+            arguments.append(unbraced(word))
+            continue
+        setting = word[2:] or next(rest, "")
+        name, equals, value = (part.strip(WHITE) for part in unbraced(setting).partition("="))
+        if not equals or not name or any(white in name for white in WHITE):
+            raise ConfigError(
+                f'{where}: "-o {shown(setting)}" sets nothing: write -o name=value or -o {{ name = value }}'
+            )
+        overrides[name] = value
+    return tuple(arguments), overrides

@@ -1,0 +1,28 @@
+"""
+The parameter table: every main.cf parameter that this program knows by type.
+
+Gives L{PARAMETERS}, by name, and L{TRANSPORT_PARAMETERS}, by suffix. To add a parameter, add a row to
+the module of its subject; nothing else needs to change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from qmqpd_tx.config.parameters import bounce, cleanup, files, general, local, qmgr, qmqpd, routing, smtp
+from qmqpd_tx.config.parameters.transports import TRANSPORT_PARAMETERS
+from qmqpd_tx.config.table import Parameter, by_name
+
+PARAMETERS: Mapping[str, Parameter] = by_name(
+    bounce.PARAMETERS,
+    cleanup.PARAMETERS,
+    files.PARAMETERS,
+    general.PARAMETERS,
+    local.PARAMETERS,
+    qmgr.PARAMETERS,
+    qmqpd.PARAMETERS,
+    routing.PARAMETERS,
+    smtp.PARAMETERS,
+)
+
+__all__ = ["PARAMETERS", "TRANSPORT_PARAMETERS"]

@@ -1,0 +1,55 @@
+"""
+Identity of the host, log, processes, network interfaces. Answers to master(8) and postlogd(8).
+
+Rows of the parameter table; data only, as long as it has rows.
+"""
+
+from __future__ import annotations
+
+from qmqpd_tx.config.table import Parameter, Type
+from qmqpd_tx.config.values import MAXIMUM_INTEGER
+
+PARAMETERS: tuple[Parameter, ...] = (
+    Parameter(name='alias_database', type=Type.STRING, default='hash:/etc/aliases', effect=False, help='Alias tables that newaliases rebuilds.',),
+    Parameter(name='alias_maps', type=Type.STRING, default='hash:/etc/aliases, nis:mail.aliases', effect=False, help='Alias tables of local delivery.',),
+    Parameter(name='allow_min_user', type=Type.BOOLEAN, default='no', help='Allow addresses that start with a hyphen.',),
+    Parameter(name='compatibility_level', type=Type.STRING, default='0', low=1, help='The Postfix version whose defaults to use.',),
+    Parameter(name='daemon_timeout', type=Type.TIME, default='18000s', low=1, effect=False, help="Postfix's watchdog over a request. Here no request holds a process.",),
+    Parameter(name='debug_peer_level', type=Type.INTEGER, default='2', low=1, high=MAXIMUM_INTEGER, effect=False, help='How much more to log for peers in debug_peer_list.',),
+    Parameter(name='debug_peer_list', type=Type.LIST, default='', effect=False, help='Peers to log more about.',),
+    Parameter(name='default_database_type', type=Type.STRING, default='hash', low=1, effect=False, help='The table type for newaliases and postmap.',),
+    Parameter(name='default_process_limit', type=Type.INTEGER, default='100', low=1, high=MAXIMUM_INTEGER, help='The process limit of master.cf services that give none; here the limit of simultaneous connections or deliveries.',),
+    Parameter(name='delay_logging_resolution_limit', type=Type.INTEGER, default='2', low=0, high=6, help='Digits after the point in logged delays.',),
+    Parameter(name='export_environment', type=Type.LIST, default='TZ MAIL_CONFIG LANG', effect=False, help='Environment variables that Postfix passes on to commands.',),
+    Parameter(name='helpful_warnings', type=Type.BOOLEAN, default='yes', help='Warn at start-up about settings that do nothing or look wrong.',),
+    Parameter(name='import_environment', type=Type.LIST, default='MAIL_CONFIG MAIL_DEBUG MAIL_LOGTAG TZ XAUTHORITY DISPLAY LANG=C POSTLOG_SERVICE POSTLOG_HOSTNAME', effect=False, help='Environment variables that Postfix takes over.',),
+    Parameter(name='inet_interfaces', type=Type.LIST, default='all', help='Local addresses that services without a host part listen on, and that count as this host: all, loopback-only, or a list.',),
+    Parameter(name='inet_protocols', type=Type.LIST, default='all', choices=('all', 'ipv4', 'ipv6'), help='Network protocols to use.',),
+    Parameter(name='info_log_address_format', type=Type.ENUM, default='external', choices=('external', 'internal'), help='Log addresses quoted as on the wire (external) or plain (internal).',),
+    Parameter(name='ipc_timeout', type=Type.TIME, default='3600s', low=1, effect=False, help="Limit for messages between Postfix's processes. Here there is one process.",),
+    Parameter(name='mail_name', type=Type.STRING, default='Postfix', low=1, help="The mail system's name in Received headers, greetings and bounces.",),
+    Parameter(name='mail_owner', type=Type.STRING, default='postfix', low=1, effect=False, help="The account that owns the queue. Use twistd's --uid instead.",),
+    Parameter(name='mail_version', type=Type.STRING, default='', low=1, help='The version of this program.',),
+    Parameter(name='maillog_file', type=Type.STRING, default='', help='Write the log to this file, or to /dev/stdout or /dev/stderr, instead of syslog.',),
+    Parameter(name='maillog_file_prefixes', type=Type.LIST, default='/var, /dev/stdout', help='Where maillog_file may be.',),
+    Parameter(name='maillog_format', type=Type.ENUM, default='postfix', choices=('postfix', 'json'), own=True, help='The shape of log lines.',),
+    Parameter(name='max_idle', type=Type.TIME, default='100s', low=1, effect=False, help='How long an idle Postfix process waits. Here there is one process.',),
+    Parameter(name='max_use', type=Type.INTEGER, default='100', low=1, high=MAXIMUM_INTEGER, effect=False, help='How many clients a Postfix process serves. Here there is one process.',),
+    Parameter(name='multi_instance_name', type=Type.STRING, default='', help='The name of this instance, when there are several on a host.',),
+    Parameter(name='mydomain', type=Type.HOSTNAME, default='', help='The internet domain of this host; the default is myhostname without its first label, or localdomain.',),
+    Parameter(name='myhostname', type=Type.HOSTNAME, default='', help='The internet name of this host; the default comes from the operating system.',),
+    Parameter(name='mynetworks', type=Type.STRING, default='127.0.0.0/8 [::1]/128', effect=False, help='Networks of trusted SMTP clients.',),
+    Parameter(name='mynetworks_style', type=Type.ENUM, default='${{$compatibility_level} <level {2} ? {subnet} : {host}}', choices=('host', 'subnet', 'class'), effect=False, help='How the default of mynetworks is made.',),
+    Parameter(name='myorigin', type=Type.STRING, default='$myhostname', low=1, help='The domain that mail made on this host appears to come from.',),
+    Parameter(name='owner_request_special', type=Type.BOOLEAN, default='yes', help='Whether owner-name and name-request addresses are never taken apart at the recipient_delimiter.',),
+    Parameter(name='parent_domain_matches_subdomains', type=Type.LIST, default='debug_peer_list,fast_flush_domains,mynetworks,permit_mx_backup_networks,qmqpd_authorized_clients,relay_domains,smtpd_access_maps', help='Lists in which example.com also matches names under it.',),
+    Parameter(name='process_id', type=Type.STRING, default='', help='Read-only: the process id, for use in expressions.',),
+    Parameter(name='process_name', type=Type.STRING, default='', help='Read-only: the name of the program, for use in expressions.',),
+    Parameter(name='proxy_interfaces', type=Type.LIST, default='', help='Addresses at which this host gets mail through a proxy or address translator; they count as this host.',),
+    Parameter(name='recipient_delimiter', type=Type.STRING, default='', help='Characters that separate a user name from its extension.',),
+    Parameter(name='service_name', type=Type.STRING, default='', help='Read-only: the name of the master.cf service, for use in expressions.',),
+    Parameter(name='setgid_group', type=Type.STRING, default='postdrop', low=1, effect=False, help='The group of the mail submission commands.',),
+    Parameter(name='stress', type=Type.STRING, default='', effect=False, help='Set by Postfix under load, for use in expressions.',),
+    Parameter(name='syslog_facility', type=Type.ENUM, default='mail', choices=('auth', 'authpriv', 'cron', 'daemon', 'ftp', 'kern', 'lpr', 'mail', 'news', 'security', 'syslog', 'user', 'uucp', 'local0', 'local1', 'local2', 'local3', 'local4', 'local5', 'local6', 'local7'), help='The syslog facility of the log.',),
+    Parameter(name='syslog_name', type=Type.STRING, default='${multi_instance_name?{$multi_instance_name}:{postfix}}', low=1, help="The name in front of the program's in log lines, as in postfix/smtp.",),
+)

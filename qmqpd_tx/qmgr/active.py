@@ -1,0 +1,264 @@
+"""
+Lets messages into the active queue.
+
+Takes messages from intake's hand and from the scans of incoming and deferred, one of each in turn, as long
+as C{qmgr_message_active_limit} has room: the leaky bucket. An admitted message is moved to C{active} and
+logged; its recipients are the business of L{recipients<qmqpd_tx.qmgr.recipients>}.
+
+A file that cannot be opened stays where it is and is tried again at a later scan; one that is damaged goes
+to C{corrupt}; one that has gone is nobody's business any more. Answers to qmgr(8), "leaky bucket" and
+"fairness".
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from qmqpd_tx.interfaces import (
+    IMailQueue,
+    IStoredMessage,
+    MessageDamaged,
+    MessageNotFound,
+    MessageUnfinished,
+    SpoolError,
+)
+from qmqpd_tx.message import Queue, QueueID
+from qmqpd_tx.qmgr.chores import Chores
+from qmqpd_tx.qmgr.job import ActiveQueue, Job, Trouble
+from qmqpd_tx.qmgr.lines import log_active
+from qmqpd_tx.qmgr.scan import QueueScan
+
+log = Logger(namespace="qmqpd_tx.qmgr")
+
+_OPENS: Final = 20
+"""How many files are opened at a time."""
+
+
+class Admission:
+    """
+    @ivar limit: C{qmgr_message_active_limit}.
+    @ivar incoming: the scan of the incoming queue.
+    @ivar deferred: the scan of the deferred queue.
+    """
+
+    def __init__(
+        self,
+        *,
+        queue: IMailQueue,
+        clock: IReactorTime,
+        active: ActiveQueue,
+        chores: Chores,
+        limit: int,
+        admitted: Callable[[Job], None],
+        wake: Callable[[], None],
+    ) -> None:
+        """
+        @param queue: the store.
+        @param clock: tells when a message entered.
+        @param active: where messages enter.
+        @param chores: where moves are kept an eye on.
+        @param admitted: called with each message that has entered, to read its recipients.
+        @param wake: called when L{step} may have something to do.
+        """
+        self._queue = queue
+        self._clock = clock
+        self._active = active
+        self._chores = chores
+        self.limit = limit
+        self._admitted = admitted
+        self._wake = wake
+        self.incoming = QueueScan(queue, Queue.INCOMING, clock, wake)
+        self.deferred = QueueScan(queue, Queue.DEFERRED, clock, wake)
+        self._arrived: deque[IStoredMessage] = deque()
+        self._arrived_ids: set[QueueID] = set()
+        self._opening: set[QueueID] = set()
+        self._missed = False
+        self._deferred_turn = False
+        self._scan_turn = False
+
+    def arrived(self, message: IStoredMessage) -> None:
+        """
+        Take a message that was just committed; when there is no room it stays on disk, to be found by a
+        scan as soon as there is.
+        """
+        if self._used() >= self.limit:
+            message.close()
+            self._missed = True
+            return
+        self._arrived.append(message)
+        self._arrived_ids.add(message.queue_id)
+
+    def step(self) -> bool:
+        """
+        Admit one message, or begin to.
+
+        @return: whether there was one.
+        """
+        if not (self._arrived or self._missed) and not self._scanning():
+            return False
+        if self._used() - len(self._arrived) >= self.limit:
+            return False
+        if self._missed and not self._arrived:
+            self._missed = False
+            self.incoming.request()
+        self._deferred_turn = not self._deferred_turn
+        if self._deferred_turn:
+            return self._from_deferred() or self._from_incoming()
+        return self._from_incoming() or self._from_deferred()
+
+    def open_now(self, queue_id: QueueID) -> Deferred[None]:
+        """
+        Bring one deferred message in, whatever its time and however full the active queue is.
+
+        @return: a Deferred that fires when it is active.
+        @raise MessageNotFound: (failure) it is not in the deferred queue.
+        @raise SpoolError: (failure) it cannot be opened.
+        """
+        if queue_id in self._active.jobs or queue_id in self._opening or queue_id in self._arrived_ids:
+            return succeed(None)
+        self._opening.add(queue_id)
+        opened: Deferred[None] = self._queue.open(queue_id, Queue.DEFERRED)
+        self._chores.begin()
+
+        def admit(message: IStoredMessage) -> None:
+            self._opening.discard(queue_id)
+            self._admit(message, Queue.DEFERRED, False)
+            self._wake()
+
+        def failed(failure: Failure) -> Failure:
+            self._opening.discard(queue_id)
+            return failure
+
+        def end(result: None | Failure) -> None | Failure:
+            self._chores.end()
+            return result
+
+        return opened.addCallbacks(admit, failed).addBoth(end)
+
+    def close(self) -> None:
+        """
+        Let go of what has arrived and was not admitted; it stays on disk.
+        """
+        while self._arrived:
+            self._arrived.popleft().close()
+        self._arrived_ids.clear()
+        self._missed = False
+
+    def _used(self) -> int:
+        return len(self._active.jobs) + len(self._arrived) + len(self._opening)
+
+    def _scanning(self) -> bool:
+        return self.incoming.pending() or self.deferred.pending()
+
+    def _from_incoming(self) -> bool:
+        """Those in memory and those of a scan in turn: a backlog on disk must not wait for a lull."""
+        if self._arrived:
+            self._scan_turn = not self._scan_turn
+            if self._scan_turn and self.incoming.pending() and self._from_scan(self.incoming, Queue.INCOMING):
+                return True
+            message = self._arrived.popleft()
+            self._arrived_ids.discard(message.queue_id)
+            self._admit(message, Queue.INCOMING, True)
+            return True
+        return self._from_scan(self.incoming, Queue.INCOMING)
+
+    def _from_deferred(self) -> bool:
+        return self._from_scan(self.deferred, Queue.DEFERRED)
+
+    def _from_scan(self, scan: QueueScan, source: Queue) -> bool:
+        if len(self._opening) >= _OPENS:
+            return False
+        queue_id = scan.take()
+        if queue_id is None:
+            return False
+        if (
+            queue_id in self._active.jobs
+            or queue_id in self._opening
+            or queue_id in self._arrived_ids
+            or queue_id in self._chores.stuck
+        ):
+            return True
+        self._opening.add(queue_id)
+        self._chores.begin()
+        opened: Deferred[IStoredMessage] = self._queue.open(queue_id, source)
+        opened.addCallbacks(
+            self._opened,
+            self._not_opened,
+            callbackArgs=(queue_id, source),
+            errbackArgs=(queue_id, source),
+        )
+        opened.addBoth(self._open_ended)
+        return True
+
+    def _opened(self, message: IStoredMessage, queue_id: QueueID, source: Queue) -> None:
+        self._opening.discard(queue_id)
+        self._admit(message, source, False)
+
+    def _not_opened(self, failure: Failure, queue_id: QueueID, source: Queue) -> None:
+        self._opening.discard(queue_id)
+        if failure.check(MessageNotFound):
+            # Delivered or removed between the scan and now.
+            return
+        if failure.check(MessageDamaged):
+            self._save_corrupt(queue_id, source, failure.getErrorMessage())
+        elif failure.check(MessageUnfinished):
+            log.debug("{queue_id}: not complete yet", queue_id=queue_id)
+        elif failure.check(SpoolError):
+            log.warn(
+                "{queue_id}: open: {reason}; will try again",
+                queue_id=queue_id,
+                reason=failure.getErrorMessage(),
+            )
+        else:
+            log.failure("{queue_id}: open", failure, queue_id=queue_id)
+
+    def _open_ended(self, _: object) -> None:
+        self._chores.end()
+        self._wake()
+
+    def _save_corrupt(self, queue_id: QueueID, source: Queue, reason: str) -> None:
+        log.warn(
+            'saving corrupt file "{queue_id}" from queue "{source}" to queue "corrupt": {reason}',
+            queue_id=queue_id,
+            source=source.value,
+            reason=reason,
+        )
+        self._chores.run(
+            queue_id, "move to corrupt", lambda: self._queue.move(queue_id, source, Queue.CORRUPT)
+        )
+
+    def _admit(self, message: IStoredMessage, source: Queue, fresh: bool) -> None:
+        job = Job(message, Queue.ACTIVE, fresh, self._clock.seconds())
+        queue_id = job.queue_id
+        self._active.jobs[queue_id] = job
+        # Nobody waits for the move: the store keeps the order of operations on one message.
+        self._chores.begin()
+        moved: Deferred[None] = self._queue.move(queue_id, source, Queue.ACTIVE)
+        moved.addCallbacks(
+            self._moved, self._not_moved, callbackArgs=(queue_id, source), errbackArgs=(job, source)
+        )
+        log_active(job)
+        self._admitted(job)
+
+    def _moved(self, _: object, queue_id: QueueID, source: Queue) -> None:
+        if source is Queue.DEFERRED:
+            self.deferred.moved(queue_id)
+        self._chores.end()
+
+    def _not_moved(self, failure: Failure, job: Job, source: Queue) -> None:
+        if failure.check(MessageNotFound):
+            job.trouble = Trouble.VANISHED
+        else:
+            # It can be delivered all the same, and leaves from where it is.
+            job.queue = source
+        log.warn(
+            "{queue_id}: move to active: {reason}", queue_id=job.queue_id, reason=failure.getErrorMessage()
+        )
+        self._chores.end()

@@ -1,0 +1,57 @@
+"""
+When a message that waits is tried again, and when it has waited long enough.
+
+Takes times, gives times. Pure. Answers to qmgr(8): the interval doubles because it is the age of the
+message, kept between C{minimal_backoff_time} and C{maximal_backoff_time}; a message is too old when an
+attempt fails after C{maximal_queue_lifetime}, not before.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+from attrs import frozen
+
+from qmqpd_tx.interfaces import IConfig
+
+
+@frozen(slots=True)
+class RetryPolicy:
+    """
+    @ivar minimal: C{minimal_backoff_time}, seconds.
+    @ivar maximal: C{maximal_backoff_time}, seconds.
+    @ivar lifetime: C{maximal_queue_lifetime}, seconds; 0 means that mail is tried once.
+    @ivar bounce_lifetime: C{bounce_queue_lifetime}, the same for mail that must not bounce.
+    """
+
+    minimal: float = 300.0
+    maximal: float = 4000.0
+    lifetime: float = 432000.0
+    bounce_lifetime: float = 432000.0
+
+    @classmethod
+    def from_config(cls, config: IConfig) -> Self:
+        """
+        @param config: where the four parameters are read.
+        """
+        return cls(
+            minimal=config.seconds("minimal_backoff_time"),
+            maximal=config.seconds("maximal_backoff_time"),
+            lifetime=config.seconds("maximal_queue_lifetime"),
+            bounce_lifetime=config.seconds("bounce_queue_lifetime"),
+        )
+
+    def next_attempt(self, now: float, arrival_time: float) -> float:
+        """
+        @return: when a message that failed now is due again, POSIX seconds. An arrival in the future
+            (the clock was set back) counts as new mail.
+        """
+        return now + max(self.minimal, min(now - arrival_time, self.maximal))
+
+    def expired(self, now: float, arrival_time: float, is_bounce: bool) -> bool:
+        """
+        @param is_bounce: whether the sender is the null sender or the double-bounce address.
+        @return: whether a message that failed now is to be returned instead of kept.
+        """
+        lifetime = self.bounce_lifetime if is_bounce else self.lifetime
+        return lifetime <= 0 or now - arrival_time >= lifetime

@@ -1,0 +1,167 @@
+"""
+How many deliveries one destination gets at a time, and when it counts as dead.
+
+Takes the results of deliveries, gives a concurrency window. Pure: no clock, no I/O. Answers to qmgr(8)'s
+concurrency scheduler as SCHEDULER_README describes it: positive feedback takes effect at the end of a
+sequence of 1/feedback successes, negative feedback at its start, and death is not a window of zero
+but a number of failed pseudo-cohorts.
+
+A feedback setting that makes no sense raises L{ValueError} when it is parsed, never later.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import re
+from typing import Final
+
+from attrs import field, frozen
+
+_FORM: Final = re.compile(
+    r"\s*(?P<number>\d+(?:\.\d*)?|\.\d+)"
+    r"(?:\s*/\s*(?:(?P<divisor>\d+(?:\.\d*)?|\.\d+)|(?P<scale>concurrency|sqrt_concurrency)))?\s*"
+)
+
+
+class Scale(enum.Enum):
+    """What a feedback amount is divided by; the value is the word in main.cf."""
+
+    CONSTANT = ""
+    CONCURRENCY = "concurrency"
+    SQRT_CONCURRENCY = "sqrt_concurrency"
+
+
+@frozen(slots=True)
+class Feedback:
+    """
+    An amount of feedback for one delivery.
+
+    @ivar number: between 0 and 1, inclusive.
+    @ivar scale: what it is divided by.
+    """
+
+    number: float
+    scale: Scale = Scale.CONSTANT
+
+    @classmethod
+    def parse(cls, text: str) -> Feedback:
+        """
+        @param text: C{number}, C{number/number}, C{number/concurrency} or C{number/sqrt_concurrency},
+            as in C{default_destination_concurrency_positive_feedback}.
+        @raise ValueError: it is none of these, or the number is outside 0..1.
+        """
+        found = _FORM.fullmatch(text)
+        if found is None:
+            raise ValueError(
+                f'bad feedback "{text}": specify a number from 0 to 1, number/number, '
+                "number/concurrency or number/sqrt_concurrency"
+            )
+        number = float(found["number"])
+        if found["divisor"] is not None:
+            divisor = float(found["divisor"])
+            if divisor == 0:
+                raise ValueError(f'bad feedback "{text}": division by zero')
+            number /= divisor
+        if number > 1:
+            raise ValueError(f'bad feedback "{text}": the amount must be in the range 0 to 1')
+        return cls(number, Scale(found["scale"] or ""))
+
+    def amount(self, concurrency: int) -> float:
+        """
+        @param concurrency: the present window, at least 1.
+        @return: the feedback for one delivery.
+        """
+        if self.scale is Scale.CONSTANT:
+            return self.number
+        if self.scale is Scale.CONCURRENCY:
+            return self.number / concurrency
+        return self.number / math.sqrt(concurrency)
+
+
+@frozen(slots=True)
+class WindowSettings:
+    """
+    @ivar initial: C{initial_destination_concurrency}.
+    @ivar limit: C{destination_concurrency_limit}; 0 means no limit.
+    @ivar positive: feedback of a delivery without connection or handshake failure.
+    @ivar negative: feedback of a connection or handshake failure.
+    @ivar cohort_limit: how many failed pseudo-cohorts make a destination dead; 0 means never.
+    @ivar start: the window a destination starts with: the initial one, within the limit.
+    """
+
+    initial: int = 5
+    limit: int = 20
+    positive: Feedback = Feedback(1.0)
+    negative: Feedback = Feedback(1.0)
+    cohort_limit: int = 1
+    start: int = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        start = min(self.initial, self.limit) if self.limit else self.initial
+        object.__setattr__(self, "start", max(1, start))
+
+
+class Window:
+    """
+    The concurrency window of one destination.
+
+    @ivar concurrency: how many deliveries may be under way, at least 1.
+    """
+
+    __slots__ = ("_failed_cohorts", "_failure", "_settings", "_success", "concurrency")
+
+    def __init__(self, settings: WindowSettings) -> None:
+        self._settings = settings
+        self.concurrency = settings.start
+        self._success = 0.0
+        self._failure = 0.0
+        self._failed_cohorts = 0.0
+
+    def adopt(self, settings: WindowSettings) -> None:
+        """
+        Take new settings after a reload; what was learnt stays, within the new limit.
+        """
+        self._settings = settings
+        if settings.limit:
+            self.concurrency = min(self.concurrency, settings.limit)
+
+    def succeeded(self, busy: int) -> None:
+        """
+        A delivery ended without connection or handshake failure.
+
+        @param busy: deliveries under way, this one included. A window that is far above what is in use
+            does not grow: negative feedback would come too late.
+        """
+        self._failed_cohorts = 0.0
+        settings = self._settings
+        if self.concurrency == settings.limit or self.concurrency >= busy + settings.start:
+            return
+        self._success += settings.positive.amount(self.concurrency)
+        # A little below 1, because three times a third is not always one.
+        while self._success >= 0.999999:
+            self.concurrency += 1
+            self._failure = 0.0
+            self._success -= 1.0
+        if settings.limit and self.concurrency > settings.limit:
+            self.concurrency = settings.limit
+
+    def failed(self) -> bool:
+        """
+        A delivery ended with connection or handshake failure.
+
+        @return: whether the destination is dead now.
+        """
+        settings = self._settings
+        self._failed_cohorts += 1.0 / self.concurrency
+        if settings.cohort_limit and self._failed_cohorts >= settings.cohort_limit - 0.000001:
+            return True
+        self._failure -= settings.negative.amount(self.concurrency)
+        while self._failure < -0.000001:
+            self.concurrency -= 1
+            self._failure += 1.0
+            self._success = 0.0
+            if self.concurrency <= 1:
+                self.concurrency = 1
+                break
+        return False

@@ -1,0 +1,1 @@
+"""QMQP: the server (qmqpd(8)) and the client."""

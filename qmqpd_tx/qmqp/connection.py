@@ -1,0 +1,566 @@
+"""
+One QMQP connection: one message, one reply.
+
+Takes what the transport delivers; gives the message to L{ICleanup<qmqpd_tx.interfaces.ICleanup>} as it
+arrives, and the client exactly one reply, or none when the client went away or was silent too long. C{K} is
+sent only after C{finish()} has fired, that is, after the message is safe on disk; a message that is not
+answered with C{K} is aborted first, so that the client's next try makes no duplicate. Holds one unfinished
+address, at most one chunk of input, and nothing else of the message.
+
+How it fails: a malformed packet, an unauthorized client or a refused message is a C{D} or C{Z} reply after
+C{qmqpd_error_delay}, during which (and for C{qmqpd_timeout} after which) what the client still sends is
+thrown away, so that the reply is not lost in a TCP reset. When the queue does not take content, the
+transport is paused. When the message is not safe C{qmqpd_answer_time_limit} after the client's last byte,
+it is abandoned for good and the answer is C{Z}.
+
+There is one delayed call for each connection. It is not moved for every read: it finds out for itself
+whether the time it waits for has come.
+
+Answers to Postfix's qmqpd(8): texts, log lines, delays and their order were watched there.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from typing import Protocol, cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IProtocol,
+    IReactorTime,
+    ITransport,
+)
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from qmqpd_tx.interfaces import ICleanup, IIncomingMessage, IntakeError
+from qmqpd_tx.message import ClientInfo, QueueID
+from qmqpd_tx.qmqp.parser import Event, QMQPParser
+from qmqpd_tx.qmqp.replies import ReplyClass, encode_reply
+from qmqpd_tx.qmqp.settings import Settings
+from qmqpd_tx.qmqp.verp import split_verp, verp_fault
+
+log = Logger(namespace="qmqpd_tx.qmqpd")
+
+LOCAL_CLIENT = ("127.0.0.1", None)
+"""Who a client on a local socket is."""
+
+NO_QUEUE_ID = "NOQUEUE"
+WRITE_ERROR = "queue file write error"
+
+KERNEL_BUFFER_SECONDS = 1.0
+"""
+How long after a pause what is read may have been waiting in the kernel since the pause began: such bytes are
+taken to be as old as that, for C{qmqpd_answer_time_limit}.
+"""
+
+STOP_SECONDS = 5.0
+"""How long a client may take to collect its reply once the server is stopping."""
+
+
+class NameLookup(Protocol):
+    """Finds client names: L{qmqpd_tx.qmqp.hostnames.ClientNames}."""
+
+    def lookup(self, address: str) -> str | Deferred[str]:
+        """
+        @return: the name, C{unknown}, or a Deferred that gives either and never fails.
+        """
+
+
+class ClientList(Protocol):
+    """Says who may connect: C{qmqpd_authorized_clients}."""
+
+    def matches(self, name: str, address: str) -> bool:
+        """
+        @raise Exception: the list cannot be consulted.
+        """
+
+
+class Owner(Protocol):
+    """What a connection needs of the server that it belongs to."""
+
+    clock: IReactorTime
+    cleanup: ICleanup
+    access: ClientList
+    hostnames: NameLookup
+    settings: Settings
+
+    def opened(self, connection: QMQPConnection) -> bool:
+        """
+        @return: whether the connection may start; otherwise its C{start} is called later.
+        """
+
+    def closed(self, connection: QMQPConnection) -> None:
+        """
+        The connection is gone.
+        """
+
+
+class _Transport(Protocol):
+    def write(self, data: bytes) -> None: ...
+    def loseConnection(self) -> None: ...
+    def abortConnection(self) -> None: ...
+    def pauseProducing(self) -> None: ...
+    def resumeProducing(self) -> None: ...
+
+
+class State(enum.Enum):
+    """Where a connection stands."""
+
+    WAITING = enum.auto()
+    """Not started: too many connections, or the client's name is being looked up."""
+    RECEIVING = enum.auto()
+    """The packet is arriving."""
+    COMMITTING = enum.auto()
+    """The packet is complete; the message is on its way to the disk."""
+    REFUSING = enum.auto()
+    """A negative reply waits for C{qmqpd_error_delay}."""
+    DRAINING = enum.auto()
+    """The reply is sent; the client has not finished sending."""
+    CLOSING = enum.auto()
+    """The connection closes as soon as the reply is out."""
+    CLOSED = enum.auto()
+    """It is over."""
+
+
+_RECEIVING, _COMMITTING, _CLOSING, _CLOSED = State.RECEIVING, State.COMMITTING, State.CLOSING, State.CLOSED
+_CONTENT, _SENDER, _RECIPIENT, _END = Event.CONTENT, Event.SENDER, Event.RECIPIENT, Event.END
+
+
+def _peer(address: IAddress) -> tuple[str, int | None]:
+    """
+    @return: textual network address and port.
+    """
+    host = getattr(address, "host", None)
+    if not isinstance(host, str):
+        return LOCAL_CLIENT
+    if host.startswith("::ffff:") and "." in host:
+        # An IPv4 client on a socket that listens for both.
+        host = host[7:]
+    return host, getattr(address, "port", None)
+
+
+@implementer(IProtocol, IHalfCloseableProtocol)
+class QMQPConnection:
+    """
+    The protocol of one connection.
+
+    @ivar state: where it stands.
+    """
+
+    __slots__ = (
+        "__provides__",
+        "_address",
+        "_blocked",
+        "_client",
+        "_drained",
+        "_eof",
+        "_events",
+        "_held",
+        "_label",
+        "_last_activity",
+        "_last_byte",
+        "_message",
+        "_owner",
+        "_parser",
+        "_paused_at",
+        "_port",
+        "_queue_id",
+        "_reply",
+        "_resumed_at",
+        "_settings",
+        "_since",
+        "_timer",
+        "_verp_fault",
+        "state",
+        "transport",
+    )
+
+    transport: _Transport
+
+    def __init__(self, owner: Owner, address: IAddress) -> None:
+        """
+        @param owner: the server.
+        @param address: the client's.
+        """
+        self._owner = owner
+        self._settings = owner.settings
+        self._address, self._port = _peer(address)
+        self.state = State.WAITING
+        self._client: ClientInfo | None = None
+        self._label = ""
+        self._parser: QMQPParser | None = None
+        self._message: IIncomingMessage | None = None
+        self._queue_id: QueueID | str = NO_QUEUE_ID
+        self._events: Iterator[tuple[Event, bytes]] = iter(())
+        self._blocked = False
+        self._held = False
+        self._eof = False
+        self._timer: IDelayedCall | None = None
+        self._last_activity = self._last_byte = self._since = 0.0
+        self._paused_at = 0.0
+        self._resumed_at = float("-inf")
+        self._drained = 0
+        self._reply = b""
+        self._verp_fault: str | None = None
+
+    # --- start ---------------------------------------------------------------------------------------
+
+    def makeConnection(self, transport: ITransport) -> None:
+        """
+        The connection is there.
+        """
+        self.transport = cast(_Transport, transport)
+        if self._owner.opened(self):
+            self.start()
+        else:
+            self.transport.pauseProducing()
+
+    def start(self, resume: bool = False) -> None:
+        """
+        Begin to serve.
+
+        @param resume: whether the transport was paused meanwhile.
+        """
+        if self._port is None:
+            name: str | Deferred[str] = "localhost"
+        else:
+            name = self._owner.hostnames.lookup(self._address)
+        if isinstance(name, str):
+            self._named(name)
+            if resume:
+                self.transport.resumeProducing()
+        else:
+            if not resume:
+                self.transport.pauseProducing()
+            name.addCallback(self._named_late)
+
+    def _named_late(self, name: str) -> None:
+        if self.state is State.WAITING:
+            self._named(name)
+            self.transport.resumeProducing()
+
+    def _named(self, name: str) -> None:
+        settings = self._settings
+        client = self._client = ClientInfo(self._address, name, self._port)
+        self._label = client.label(settings.port_logging)
+        log.info("connect from {client}", client=self._label)
+        now = self._owner.clock.seconds()
+        self._last_activity = self._last_byte = now
+        try:
+            authorized = self._owner.access.matches(name, self._address)
+        except Exception as reason:
+            log.warn("qmqpd_authorized_clients: {reason}", reason=str(reason) or repr(reason))
+            self._refuse(ReplyClass.TEMPORARY, "Error: server configuration error")
+            return
+        if not authorized:
+            text = f"Error: {self._label} is not authorized to use this service"
+            log.info("{queue_id}: {reason}", queue_id=NO_QUEUE_ID, reason=text)
+            self._refuse(ReplyClass.PERMANENT, text)
+            return
+        self.state = _RECEIVING
+        self._parser = QMQPParser(settings.content_limit, settings.address_limit)
+        self._arm(min(settings.timeout, settings.answer_time_limit))
+
+    # --- input ---------------------------------------------------------------------------------------
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        The next bytes from the client.
+        """
+        if self.state is not _RECEIVING:
+            self._discard(len(data))
+            return
+        now = self._last_activity = self._owner.clock.seconds()
+        self._last_byte = self._paused_at if now < self._resumed_at + KERNEL_BUFFER_SECONDS else now
+        parser = self._parser
+        assert parser is not None
+        if self._message is None and not self._begin():
+            return
+        self._events = iter(parser.feed(data))
+        self._run()
+
+    def _begin(self) -> bool:
+        """
+        Open a message, with the first byte and not before: a silent connection holds nothing.
+        """
+        try:
+            message: IIncomingMessage = self._owner.cleanup.begin(self._client)
+        except Exception as reason:
+            self._not_accepted(Failure(reason))
+            return False
+        self._message = message
+        self._queue_id = message.queue_id
+        log.info("{queue_id}: client={client}", queue_id=self._queue_id, client=self._label)
+        return True
+
+    def _run(self) -> None:
+        """
+        Hand on what was parsed, until it is done or the queue wants a pause.
+        """
+        message = self._message
+        assert message is not None
+        try:
+            for event, data in self._events:
+                if event is _CONTENT:
+                    waiting = message.content(data)
+                elif event is _RECIPIENT:
+                    waiting = message.recipient(data)
+                elif event is _SENDER:
+                    self._take_sender(message, data)
+                    continue
+                elif event is _END:
+                    self._commit(message)
+                    return
+                else:
+                    self._malformed(data.decode("ascii"))
+                    return
+                if waiting is not None and self._hold(waiting):
+                    return
+        except Exception as reason:
+            self._not_accepted(Failure(reason))
+
+    def _take_sender(self, message: IIncomingMessage, address: bytes) -> None:
+        verp = split_verp(address)
+        if verp.delimiters is not None:
+            # Reported at the end, as by Postfix: the client reads its reply only then.
+            self._verp_fault = verp_fault(verp.delimiters, self._settings.verp_filter)
+        message.sender(verp.sender, verp.delimiters)
+
+    def _hold(self, waiting: Deferred[object]) -> bool:
+        """
+        @return: whether to wait; not when the Deferred has fired already.
+        """
+        self._blocked = True
+        waiting.addBoth(self._unblocked)
+        if not self._blocked:
+            return False
+        self._held = True
+        self._paused_at = self._owner.clock.seconds()
+        self.transport.pauseProducing()
+        return True
+
+    def _unblocked(self, result: object) -> None:
+        # What failed here is reported by finish().
+        self._blocked = False
+        if not self._held or self.state is not _RECEIVING:
+            return
+        self._held = False
+        self._resumed_at = self._last_activity = self._owner.clock.seconds()
+        self._run()
+        if not self._held and self.state is not _CLOSED:
+            self._resume()
+
+    def _resume(self) -> None:
+        if not self._eof:
+            # After the end of file there is nothing to read, and the reactor would report it again.
+            self.transport.resumeProducing()
+
+    def _discard(self, length: int) -> None:
+        """
+        Throw away what nobody asked for, but not without bounds.
+        """
+        self._drained += length
+        if self._drained > self._settings.drain_limit:
+            if self.state is State.DRAINING:
+                self._close()
+            else:
+                self.transport.pauseProducing()
+
+    def readConnectionLost(self) -> None:
+        """
+        The client has finished sending. It may still be waiting for the reply.
+        """
+        self._eof = True
+        if self.state is _RECEIVING:
+            self._lost_connection()
+            self._close()
+        elif self.state is State.DRAINING:
+            self._close()
+
+    def writeConnectionLost(self) -> None:
+        """
+        We have finished sending, by our own wish.
+        """
+
+    # --- commit --------------------------------------------------------------------------------------
+
+    def _commit(self, message: IIncomingMessage) -> None:
+        assert self._parser is not None
+        if self._verp_fault is not None:
+            self._reject(ReplyClass.PERMANENT, self._verp_fault)
+        elif not self._parser.recipients:
+            self._reject(ReplyClass.PERMANENT, "no recipients specified")
+        else:
+            self.state = _COMMITTING
+            message.finish().addCallbacks(self._accepted, self._not_accepted)
+
+    def _accepted(self, queue_id: QueueID) -> None:
+        if self.state is not _COMMITTING:
+            return
+        self._message = None
+        self._reply = encode_reply(ReplyClass.ACCEPTED, f"Ok: queued as {queue_id}")
+        self._send_reply()
+
+    def _not_accepted(self, failure: Failure) -> None:
+        if self.state is not _COMMITTING and self.state is not _RECEIVING:
+            # Our own abort().
+            return
+        reason = failure.value
+        if isinstance(reason, IntakeError):
+            reply_class = ReplyClass.PERMANENT if reason.permanent else ReplyClass.TEMPORARY
+            self._reject(reply_class, reason.text)
+        else:
+            log.failure("{queue_id}: accepting a message", failure, queue_id=self._queue_id)
+            self._reject(ReplyClass.TEMPORARY, WRITE_ERROR)
+
+    # --- replies -------------------------------------------------------------------------------------
+
+    def _malformed(self, text: str) -> None:
+        log.info("{queue_id}: {client}: {reason}", queue_id=self._queue_id, client=self._label, reason=text)
+        self._refuse(ReplyClass.PERMANENT, text)
+
+    def _reject(self, reply_class: ReplyClass, text: str, delay: bool = True) -> None:
+        text = f"Error: {text}"
+        log.warn("{queue_id}: {client}: {reason}", queue_id=self._queue_id, client=self._label, reason=text)
+        self._refuse(reply_class, text, delay)
+
+    def _refuse(self, reply_class: ReplyClass, text: str, delay: bool = True) -> None:
+        """
+        Drop the message, and reply when C{qmqpd_error_delay} is over.
+        """
+        settings = self._settings
+        self.state = State.REFUSING
+        self._abort()
+        if settings.soft_bounce:
+            reply_class = ReplyClass.TEMPORARY
+        self._reply = encode_reply(reply_class, text)
+        if self._held:
+            self._held = False
+            self._resume()
+        if delay and settings.error_delay > 0:
+            self._arm(settings.error_delay)
+        else:
+            self._send_reply()
+
+    def _send_reply(self) -> None:
+        self.transport.write(self._reply)
+        if self.state is not _COMMITTING and not self._eof and self._drained <= self._settings.drain_limit:
+            # The client may still be sending. Closing now could destroy the reply on its way.
+            self.state = State.DRAINING
+            self._since = self._owner.clock.seconds()
+            self._arm(self._settings.timeout)
+            finish_writing = getattr(self.transport, "loseWriteConnection", None)
+            if finish_writing is not None:
+                finish_writing()
+        else:
+            self._close()
+
+    def _close(self) -> None:
+        self.state = _CLOSING
+        self._since = self._owner.clock.seconds()
+        self.transport.loseConnection()
+
+    # --- time ----------------------------------------------------------------------------------------
+
+    def _arm(self, delay: float) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.reset(delay)
+        else:
+            self._timer = self._owner.clock.callLater(delay, self._time)
+
+    def _time(self) -> None:
+        """
+        See whether something is overdue.
+        """
+        self._timer = None
+        state = self.state
+        if state is State.REFUSING:
+            self._send_reply()
+            return
+        settings = self._settings
+        now = self._owner.clock.seconds()
+        if state is _RECEIVING and not self._held:
+            deadline = self._last_activity + settings.timeout
+        elif state is _RECEIVING:
+            deadline = self._paused_at + settings.answer_time_limit
+        elif state is _COMMITTING:
+            deadline = self._last_byte + settings.answer_time_limit
+        else:
+            deadline = self._since + settings.timeout
+        if now < deadline:
+            # At most an answer time limit ahead, because the packet may become complete meanwhile.
+            self._arm(min(deadline - now, settings.answer_time_limit))
+        elif state is _COMMITTING or self._held:
+            limit = settings.answer_time_limit
+            self._reject(ReplyClass.TEMPORARY, f"{WRITE_ERROR} (not done within {limit:g}s)", delay=False)
+        else:
+            if state is _RECEIVING:
+                self._log_receiving("read/write timeout")
+            self.state = _CLOSING
+            self._abort()
+            self.transport.abortConnection()
+
+    # --- end -----------------------------------------------------------------------------------------
+
+    def _log_receiving(self, what: str) -> None:
+        assert self._parser is not None
+        log.info(
+            "{queue_id}: {client}: {what} while receiving {part}",
+            queue_id=self._queue_id,
+            client=self._label,
+            what=what,
+            part=self._parser.part.value,
+        )
+
+    def _lost_connection(self) -> None:
+        self._log_receiving("lost connection")
+        self._abort()
+
+    def _abort(self) -> None:
+        message, self._message = self._message, None
+        if message is not None:
+            message.abort()
+
+    def drop(self) -> None:
+        """
+        The server is stopping: go away, unless the message is being committed.
+        """
+        state = self.state
+        if state is _COMMITTING or state is _CLOSED:
+            return
+        if state is _RECEIVING:
+            self._log_receiving("server shutdown")
+        self._abort()
+        if state is not _CLOSING:
+            self._close()
+        self._since = self._owner.clock.seconds() + STOP_SECONDS - self._settings.timeout
+        self._arm(STOP_SECONDS)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        The connection is over, for whatever reason.
+        """
+        state = self.state
+        if state is _RECEIVING:
+            self._lost_connection()
+        elif state is _COMMITTING:
+            # The client cannot have its answer and will come again.
+            log.info(
+                "{queue_id}: {client}: lost connection while sending completion status",
+                queue_id=self._queue_id,
+                client=self._label,
+            )
+        self.state = _CLOSED
+        self._abort()
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+        if self._client is not None:
+            log.info("disconnect from {client}", client=self._label)
+        self._owner.closed(self)

@@ -1,0 +1,206 @@
+"""
+The QMQP server: a factory of connections, their number, and their end.
+
+Takes a cleanup service, an access list, client names and a configuration; gives an
+L{IProtocolFactory<twisted.internet.interfaces.IProtocolFactory>} for any stream endpoint. At most
+C{max_connections} are served at a time; at that number the ports are no longer read, so that further clients
+wait in the kernel's queue, as they do for Postfix when master.cf's process limit is reached. L{stop} ends
+connections that are still receiving (their clients come again), lets commits under way finish and be
+answered, and fires when all is quiet.
+
+Answers to Postfix's master(8) and qmqpd(8).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Protocol, cast
+
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.interfaces import IAddress, IListeningPort, IProtocol, IReactorTime, IStreamServerEndpoint
+from twisted.internet.protocol import ServerFactory
+
+from qmqpd_tx.interfaces import ICleanup, IConfig
+from qmqpd_tx.qmqp.connection import ClientList, NameLookup, QMQPConnection
+from qmqpd_tx.qmqp.settings import read_settings
+
+ACCEPTED_AT_ONCE = 100
+"""How many connections a port of Twisted may accept before it notices that it is no longer to be read."""
+
+
+class _ReadablePort(Protocol):
+    def startReading(self) -> None: ...
+    def stopReading(self) -> None: ...
+
+
+class QMQPServerFactory(ServerFactory):
+    """
+    Serves QMQP.
+
+    @ivar clock: the time.
+    @ivar cleanup: where messages go.
+    @ivar access: who may connect.
+    @ivar hostnames: how clients are called.
+    @ivar settings: for connections from now on.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        config: IConfig,
+        clock: IReactorTime,
+        cleanup: ICleanup,
+        access: ClientList,
+        hostnames: NameLookup,
+        max_connections: int = 0,
+    ) -> None:
+        """
+        @param config: for the C{qmqpd_} parameters, C{message_size_limit}, C{line_length_limit},
+            C{soft_bounce} and C{verp_delimiter_filter}.
+        @param clock: the time.
+        @param cleanup: where messages go.
+        @param access: C{matches(name, address)} says whether a client may use the service.
+        @param hostnames: C{lookup(address)} gives a client's name or a Deferred of it.
+        @param max_connections: how many connections are served at a time; 0 is without limit, as in the
+            C{maxproc} column of master.cf.
+        """
+        self.clock: IReactorTime = clock
+        self.cleanup: ICleanup = cleanup
+        self.access = access
+        self.hostnames = hostnames
+        self.settings = read_settings(config)
+        self._max_connections = max_connections
+        self._connections: set[QMQPConnection] = set()
+        self._waiting: deque[QMQPConnection] = deque()
+        self._ports: list[IListeningPort] = []
+        self._own_ports: list[IListeningPort] = []
+        self._paused = False
+        self._stopping = False
+        self._quiet: list[Deferred[None]] = []
+
+    @property
+    def connection_count(self) -> int:
+        """
+        How many connections are open, those that wait for their turn included.
+        """
+        return len(self._connections) + len(self._waiting)
+
+    def reconfigure(
+        self, config: IConfig, access: ClientList | None = None, max_connections: int | None = None
+    ) -> None:
+        """
+        Use another configuration for connections from now on.
+
+        @param config: as for the constructor.
+        @param access: as for the constructor; L{None} keeps it.
+        @param max_connections: as for the constructor; L{None} keeps it.
+        """
+        self.settings = read_settings(config)
+        if access is not None:
+            self.access = access
+        if max_connections is not None:
+            self._max_connections = max_connections
+            self._make_room()
+
+    def listen(self, endpoint: IStreamServerEndpoint) -> Deferred[IListeningPort]:
+        """
+        Listen, with back-pressure, until L{stop}.
+
+        @return: a Deferred that gives the port, or fails when it cannot be bound.
+        """
+
+        def bound(port: IListeningPort) -> IListeningPort:
+            self._own_ports.append(port)
+            self.add_port(port)
+            return port
+
+        listening: Deferred[IListeningPort] = endpoint.listen(self)
+        return listening.addCallback(bound)
+
+    def add_port(self, port: IListeningPort) -> None:
+        """
+        Apply C{max_connections} to a port that somebody else bound, and will close, by no longer
+        accepting from it. A port that cannot be paused is served all the same.
+        """
+        self._ports.append(port)
+        if self._paused:
+            self._read_ports(False)
+
+    def buildProtocol(self, addr: IAddress | None) -> IProtocol | None:
+        """
+        @return: a connection, or L{None} to hang up at once: when stopping, or when far too many come.
+        """
+        if self._stopping or len(self._waiting) >= ACCEPTED_AT_ONCE or addr is None:
+            return None
+        return QMQPConnection(self, addr)
+
+    def opened(self, connection: QMQPConnection) -> bool:
+        """
+        @return: whether C{connection} may start now.
+        """
+        limit = self._max_connections
+        if limit and len(self._connections) >= limit:
+            self._waiting.append(connection)
+            return False
+        self._connections.add(connection)
+        if len(self._connections) == limit and not self._paused:
+            self._read_ports(False)
+        return True
+
+    def closed(self, connection: QMQPConnection) -> None:
+        """
+        A connection is gone: others may come.
+        """
+        if connection in self._connections:
+            self._connections.remove(connection)
+        else:
+            self._waiting.remove(connection)
+        if self._paused or self._waiting:
+            self._make_room()
+        if self._stopping:
+            self._check_quiet()
+
+    def _make_room(self) -> None:
+        limit = self._max_connections
+        while self._waiting and (not limit or len(self._connections) < limit):
+            connection = self._waiting.popleft()
+            self._connections.add(connection)
+            connection.start(resume=True)
+        full = bool(limit) and len(self._connections) >= limit
+        if full != self._paused and not self._stopping:
+            self._read_ports(not full)
+
+    def _read_ports(self, read: bool) -> None:
+        self._paused = not read
+        for port in self._ports:
+            if hasattr(port, "stopReading"):
+                readable = cast(_ReadablePort, port)
+                if read:
+                    readable.startReading()
+                else:
+                    readable.stopReading()
+
+    def stop(self) -> Deferred[None]:
+        """
+        Take no new connections, drop those that have not sent their whole message, let the others have
+        their answer.
+
+        @return: a Deferred that fires when no connection is left.
+        """
+        self._stopping = True
+        self._read_ports(False)
+        closing = [maybeDeferred(port.stopListening) for port in self._own_ports]
+        self._own_ports = []
+        quiet: Deferred[None] = Deferred()
+        self._quiet.append(quiet)
+        for connection in [*self._waiting, *self._connections]:
+            connection.drop()
+        self._check_quiet()
+        return gatherResults([*closing, quiet]).addCallback(lambda _results: None)
+
+    def _check_quiet(self) -> None:
+        if not self._connections and not self._waiting:
+            quiet, self._quiet = self._quiet, []
+            for deferred in quiet:
+                deferred.callback(None)

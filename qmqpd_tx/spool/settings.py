@@ -1,0 +1,59 @@
+"""
+What the file store wants to know from the configuration, read once.
+
+Takes an L{IConfig}, gives a frozen value.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from qmqpd_tx.interfaces import ConfigError, IConfig
+
+FSYNC = "fsync"
+SYNCFS = "syncfs"
+
+
+@frozen(slots=True)
+class SpoolSettings:
+    """
+    @ivar queue_directory: where the queue is.
+    @ivar hash_queue_names: queues with subfolders.
+    @ivar hash_queue_depth: levels of subfolders.
+    @ivar queue_minfree: bytes that must be free for a new message; 0 turns the check off.
+    @ivar commit_sync: C{fsync} or C{syncfs}.
+    @ivar commit_threads: how many batches of commits may be under way at the same time.
+    @ivar memory_limit: bytes of content of just committed messages kept in memory.
+    @ivar buffer_limit: a message up to this size is written in one go; a larger one streams.
+    @ivar unfinished_time_limit: age in seconds at which start-up removes an unfinished file.
+    """
+
+    queue_directory: str
+    hash_queue_names: tuple[str, ...] = ()
+    hash_queue_depth: int = 1
+    queue_minfree: int = 0
+    commit_sync: str = FSYNC
+    commit_threads: int = 2
+    memory_limit: int = 64 * 1024 * 1024
+    buffer_limit: int = 65536
+    unfinished_time_limit: float = 86400.0
+
+    @classmethod
+    def from_config(cls, config: IConfig) -> SpoolSettings:
+        """
+        @raise ConfigError: C{queue_commit_sync} is neither C{fsync} nor C{syncfs}.
+        """
+        sync = config.string("queue_commit_sync")
+        if sync not in (FSYNC, SYNCFS):
+            raise ConfigError(f"bad value for queue_commit_sync: {sync!r}: specify fsync or syncfs")
+        return cls(
+            queue_directory=config.string("queue_directory"),
+            hash_queue_names=tuple(config.words("hash_queue_names")),
+            hash_queue_depth=config.integer("hash_queue_depth"),
+            queue_minfree=config.integer("queue_minfree"),
+            commit_sync=sync,
+            commit_threads=config.integer("queue_commit_threads"),
+            memory_limit=config.integer("qmgr_message_memory_limit"),
+            buffer_limit=config.integer("queue_buffer_limit"),
+            unfinished_time_limit=config.seconds("queue_unfinished_time_limit"),
+        )

@@ -1,0 +1,83 @@
+"""
+Tables that stand in the parameter itself: C{inline:{ }} and C{static:}.
+
+Takes the text after the colon, gives a table in memory. C{inline:{ {key = value}, key=value }}: an
+entry in braces may hold white space and commas, and the last of duplicate keys wins (unlike texthash);
+keys are folded. C{static:text} and C{static:{ text }} answer every key with the text. Fails with
+L{ConfigError} on bad syntax. Answers to Postfix's inline and static dictionaries (DATABASE_README).
+"""
+
+from __future__ import annotations
+
+from zope.interface import implementer
+
+from qmqpd_tx.interfaces import ConfigError
+from qmqpd_tx.tables.interface import ILookupTable, ILookupTableType
+from qmqpd_tx.tables.texthash import DictTable
+from qmqpd_tx.tables.words import encode, fold, split_words
+
+
+def _unbrace(text: str, shown: str, parameter: str) -> str:
+    """Take the outer braces off."""
+    if len(text) < 2 or not text.endswith("}"):
+        raise ConfigError(f"{parameter}: bad syntax: missing '}}' in \"{shown}\"")
+    return text[1:-1].strip()
+
+
+@implementer(ILookupTableType)
+class InlineType:
+    """Opens C{inline:} tables."""
+
+    type = "inline"
+
+    def open(self, name: str, parameter: str) -> ILookupTable:
+        shown = f"inline:{name}"
+        need = 'need "inline:{name=value...}"'
+        if not name.startswith("{"):
+            raise ConfigError(f'{parameter}: bad syntax: "{shown}"; {need}')
+        entries: dict[bytes, bytes] = {}
+        for word in split_words(_unbrace(name, shown, parameter)):
+            entry = _unbrace(word, shown, parameter) if word.startswith("{") else word
+            key, equals, value = (part.strip() for part in entry.partition("="))
+            if not equals:
+                raise ConfigError(f"{parameter}: missing '=' after attribute name: \"{shown}\"; {need}")
+            if not key or not value:
+                raise ConfigError(f'{parameter}: empty name or value in "{entry}": "{shown}"; {need}')
+            entries[fold(encode(key))] = encode(value)
+        if not entries:
+            raise ConfigError(f'{parameter}: bad syntax: "{shown}"; {need}')
+        return DictTable(shown, entries)
+
+
+@implementer(ILookupTable)
+class StaticTable:
+    """
+    A table that answers every key alike.
+
+    @param name: C{type:name}.
+    @param value: the answer.
+    """
+
+    __slots__ = ("_value", "name")
+    fixed_keys = True
+
+    def __init__(self, name: str, value: bytes) -> None:
+        self.name = name
+        self._value = value
+
+    def lookup(self, key: bytes) -> bytes | None:
+        return self._value
+
+
+@implementer(ILookupTableType)
+class StaticType:
+    """Opens C{static:} tables."""
+
+    type = "static"
+
+    def open(self, name: str, parameter: str) -> ILookupTable:
+        shown = f"static:{name}"
+        text = _unbrace(name, shown, parameter) if name.startswith("{") else name
+        if not text:
+            raise ConfigError(f'{parameter}: empty text in "{shown}"')
+        return StaticTable(shown, encode(text))

@@ -1,0 +1,1 @@
+"""Tests against real peers on loopback: one scenario a file; see L{tests.peers}."""

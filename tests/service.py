@@ -1,0 +1,195 @@
+"""
+The whole service as a child process, for tests that look at it from outside.
+
+Everything is on loopback and in a scratch folder; the child is ended by its own pid.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+
+ROOT = Path(__file__).resolve().parent.parent
+TWISTD = "from twisted.scripts.twistd import run; run()"
+QUEUES = ("incoming", "active", "deferred", "hold", "corrupt")
+
+
+def environment() -> dict[str, str]:
+    """
+    @return: the environment for child processes: the code under test comes first on the path.
+    """
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+
+
+def run_twistd(*arguments: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
+    """
+    Run twistd to its end.
+    """
+    return subprocess.run(
+        [sys.executable, "-c", TWISTD, *arguments],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def wait_until(condition: object, seconds: float, what: str) -> None:
+    """
+    Wait for a callable to become true; a failure names what was waited for.
+    """
+    end = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        if time.monotonic() > end:
+            raise AssertionError(f"waited {seconds:g} s in vain for {what}")
+        time.sleep(0.02)
+
+
+class RunningService:
+    """
+    C{twistd -n qmqp} on a scratch folder; a context manager.
+
+    @ivar port: where it listens for QMQP on 127.0.0.1.
+    @ivar queue: its C{queue_directory}.
+    @ivar log: its C{maillog_file}.
+    """
+
+    def __init__(self, scratch: str | Path, port: int, settings: str = "", twistd: tuple[str, ...] = ()) -> None:
+        self.scratch = Path(scratch)
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        self.port = port
+        self.queue = self.scratch / "queue"
+        self.log = self.scratch / "mail.log"
+        self.config = self.scratch / "main.cf"
+        self.twistd = twistd
+        self.config.write_text(
+            f"queue_directory = {self.queue}\n"
+            f"maillog_file = {self.log}\n"
+            "myhostname = relay.test\n"
+            "mydestination =\n"
+            "qmqpd_authorized_clients = 127.0.0.1\n"
+            f"{settings}"
+        )
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """
+        Start it and wait until it takes connections.
+        """
+        self.output = self.scratch / "twistd.out"
+        with self.output.open("ab") as output:
+            self.process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-c",
+                    TWISTD,
+                    "-n",
+                    "--pidfile=",
+                    *self.twistd,
+                    "qmqp",
+                    "--config",
+                    str(self.config),
+                    "--listen",
+                    f"tcp:{self.port}:interface=127.0.0.1",
+                ],
+                env=environment(),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=self.scratch,
+            )
+        wait_until(self._answers, 30, f"the service to listen (its output: {self.output})")
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            raise AssertionError(f"the service ended at start-up: {self.output.read_text()}")
+        try:
+            socket.create_connection(("127.0.0.1", self.port), 1).close()
+        except OSError:
+            return False
+        return True
+
+    def signal(self, number: int) -> None:
+        """
+        Send it a signal.
+        """
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def stop(self, how: int = signal.SIGTERM) -> int:
+        """
+        End it.
+
+        @return: its exit status.
+        """
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        return self.process.wait(60)
+
+    def queued(self) -> list[str]:
+        """
+        @return: the queue files there are, as C{queue/ID}.
+        """
+        return sorted(
+            f"{queue}/{path.name}"
+            for queue in QUEUES
+            for path in (self.queue / queue).rglob("*")
+            if path.is_file()
+        )
+
+    def wait_for_log(self, text: str, seconds: float = 20.0) -> str:
+        """
+        @return: the log, once it contains C{text}.
+        """
+        wait_until(lambda: text in self.log_text(), seconds, f"{text!r} in {self.log}")
+        return self.log_text()
+
+    def log_text(self) -> str:
+        """
+        @return: the mail log so far.
+        """
+        return self.log.read_text() if self.log.exists() else ""
+
+    def peak_memory(self) -> int:
+        """
+        @return: the peak resident set of the service so far, in bytes.
+        """
+        assert self.process is not None
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+    def __enter__(self) -> RunningService:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def qmqp_send(port: int, message: bytes, sender: bytes, recipients: list[bytes], timeout: float = 60.0) -> bytes:
+    """
+    Hand over one message by QMQP, written out by hand: the tests' own client.
+
+    @return: the server's reply without its netstring frame; C{b""} when it gave none.
+    """
+
+    def netstring(data: bytes) -> bytes:
+        return b"%d:%s," % (len(data), data)
+
+    request = netstring(netstring(message) + netstring(sender) + b"".join(map(netstring, recipients)))
+    with socket.create_connection(("127.0.0.1", port), timeout) as client:
+        client.sendall(request)
+        reply = b""
+        while data := client.recv(65536):
+            reply += data
+    return reply.partition(b":")[2][:-1]
