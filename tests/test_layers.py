@@ -23,9 +23,10 @@ BASE = frozenset({"message", "status", "interfaces", "netstring"})
 
 LIBRARIES: Mapping[str, frozenset[str]] = {
     "address": frozenset({"tables"}),
+    "bounce": frozenset({"address"}),
     "cleanup": frozenset({"address"}),
     "transports": frozenset({"address"}),
-    "admin": frozenset({"address", "config", "qmqp.client", "spool.inspect"}),
+    "admin": frozenset({"address", "bounce.records", "config", "qmqp.client", "qmqp.send", "spool.inspect"}),
 }
 """Which room may use which others: rooms, or single modules of them, that are pure libraries."""
 
@@ -120,7 +121,7 @@ def breaches(imports: Iterable[Import], modules: Iterable[str]) -> list[str]:
                 found.append(f"{one.importer}:{one.line} imports {one.imported}")
         elif one.imported == "twisted.internet.reactor" and one.importer not in COMPOSITION:
             found.append(f"{one.importer}:{one.line} imports the global reactor")
-    return found
+    return list(dict.fromkeys(found))
 
 
 def cycle(imports: Iterable[Import], modules: Iterable[str]) -> list[str]:

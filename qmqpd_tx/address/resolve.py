@@ -87,12 +87,14 @@ class _Settings:
         parents = config.words("parent_domain_matches_subdomains")
 
         def domains(parameter: str) -> DomainMatchList:
-            return DomainMatchList(config.words(parameter), parameter, parameter in parents)
+            return DomainMatchList(config.words(parameter), parameter, exact=True)
 
         self.mydestination = domains("mydestination")
         self.virtual_alias_domains = domains("virtual_alias_domains")
         self.virtual_mailbox_domains = domains("virtual_mailbox_domains")
-        self.relay_domains = domains("relay_domains")
+        self.relay_domains = DomainMatchList(
+            config.words("relay_domains"), "relay_domains", "relay_domains" in parents
+        )
         self.own = frozenset(own(config))
         self.local_transport = parse_route(config.string("local_transport"))
         self.virtual_transport = parse_route(config.string("virtual_transport"))

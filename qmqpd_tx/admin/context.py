@@ -60,14 +60,9 @@ class Context:
         from qmqpd_tx.config import load_config
 
         try:
-            return load_config(self.config_dir / "main.cf")
+            return load_config(os.fspath(self.config_dir / "main.cf"))
         except ConfigError as problem:
-            raise CommandError(str(problem), Exit.CONFIG) from problem
-        except OSError as problem:
-            raise CommandError(
-                f"{self.config_dir / 'main.cf'}: {problem.strerror}; name the configuration folder with -c",
-                Exit.CONFIG,
-            ) from problem
+            raise CommandError(f"{problem} (-c names the configuration folder)", Exit.CONFIG) from problem
 
 
 def default_config_dir() -> str:

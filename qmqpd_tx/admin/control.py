@@ -53,6 +53,7 @@ class ControlProtocol(Protocol):
         self._busy: Deferred[Any] | None = None
         self._clock = clock
         self._timer: IDelayedCall | None = None
+        self._gone = False
 
     def connectionMade(self) -> None:
         """Count the client, or turn it away."""
@@ -118,7 +119,7 @@ class ControlProtocol(Protocol):
 
     def _finish(self, answer: bytes) -> None:
         self._busy = None
-        if self.transport is not None and self.connected:
+        if self.transport is not None and not self._gone:
             self.transport.write(answer)
             self._limit(IDLE_SECONDS)
             self._next()
@@ -150,6 +151,7 @@ class ControlProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Forget the client; what it asked for goes on."""
+        self._gone = True
         self._limit(None)
         self._waiting.clear()
         self.factory.clients.discard(self)

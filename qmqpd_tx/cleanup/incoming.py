@@ -26,6 +26,7 @@ from qmqpd_tx.address.syntax import quote_address
 from qmqpd_tx.cleanup.addresses import CONTROLS
 from qmqpd_tx.cleanup.dates import MailDate
 from qmqpd_tx.cleanup.headers import HeaderSection, Part
+from qmqpd_tx.cleanup.received import received
 from qmqpd_tx.cleanup.settings import Settings
 from qmqpd_tx.interfaces import (
     CommitAbandoned,
@@ -138,7 +139,8 @@ class IncomingMessage:
         """See L{IIncomingMessage.content}."""
         if self._error is not None or not data:
             return None
-        if self._settings.replace_cr and b"\r" in data:
+        if b"\r" in data:
+            # A stray CR is not to pass for a line end anywhere (SMTP smuggling).
             data = data.replace(b"\r", b" ")
         if not self._eight_bit and not data.isascii():
             self._eight_bit = True
@@ -229,16 +231,13 @@ class IncomingMessage:
             return None
         missing = self._missing_headers()
         self._needs_from = (b"resent-from" if headers.resent else b"from") not in headers.names
-        if self._held is None:
-            self._write(header + missing)
-        elif self._needs_from:
-            self._held += (header, missing)
-            if body:
-                return self._body(body)
-            return None
-        else:
-            return self._body(b"".join((*self._held, header, missing, body)))
-        return self._body(body) if body else None
+        held = self._held
+        if held is None:
+            return self._body(header + missing + body)
+        if self._needs_from:
+            held += (header, missing)
+            return self._body(body)
+        return self._body(b"".join((*held, header, missing, body)))
 
     def _missing_headers(self) -> bytes:
         """Message-Id and Date where they are missing, and the log lines about message ids."""
@@ -302,9 +301,10 @@ class IncomingMessage:
         return self._wait(waiting)
 
     def _wait(self, waiting: Deferred[None] | None) -> Deferred[None] | None:
-        if waiting is None or self._error is not None:
+        if waiting is None:
             return None
-        return waiting.addErrback(self._failed)
+        waiting.addErrback(self._failed)
+        return waiting if self._error is None else None
 
     def _failed(self, failure: Failure) -> None:
         self._fail(intake_error(failure.value))
@@ -328,7 +328,9 @@ class IncomingMessage:
         if self._sender is None:
             self.sender(b"")
         sender = self._sender or b""
-        top = self._received()
+        recipient = self._first[1] if self._recipients == 1 and self._first is not None else None
+        date = self._date.render(self._arrival)
+        top = received(self._settings, self.queue_id, self._client, recipient, date)
         held = self._held
         if self._needs_from:
             prefix = b"Resent-" if self._headers.resent else b""
@@ -351,35 +353,6 @@ class IncomingMessage:
         waiting: Deferred[None] | None = self._writer.recipient(address, original)
         self._check_size()
         return self._wait(waiting)
-
-    def _received(self) -> bytes:
-        settings = self._settings
-        client = self._client
-        date = self._date.render(self._arrival)
-        queue_id = self.queue_id.encode()
-        if client is None:
-            return b"Received: by %b (%b)\n\tid %b; %b\n" % (
-                settings.hostname,
-                settings.mail_name,
-                queue_id,
-                date,
-            )
-        name = client.name.encode("ascii", "replace")
-        where = client.address.encode("ascii", "replace")
-        if b":" in where:
-            where = b"IPv6:" + where
-        start = b"Received: from %b (%b [%b])\n\tby %b (%b) with %b" % (
-            name,
-            name,
-            where,
-            settings.hostname,
-            settings.mail_name,
-            client.protocol.encode("ascii", "replace"),
-        )
-        if self._recipients == 1 and self._first is not None:
-            recipient = quote_address(self._first[1])
-            return start + b" id %b\n\tfor <%b>; %b\n" % (queue_id, recipient, date)
-        return start + b"\n\tid %b; %b\n" % (queue_id, date)
 
     # --- the end -----------------------------------------------------------------------------------
 

@@ -64,10 +64,10 @@ class _Rewriter:
             else text
             for kind, text in tokens
         )
-        complete = self.rewrite(internal)
-        if complete != internal:
+        complete = self.quote(self.rewrite(internal))
+        if complete != b"".join(text for _, text in tokens):
             self.changed = True
-        return self.quote(complete)
+        return complete
 
     def item(self, tokens: list[tuple[str, bytes]]) -> bytes:
         """

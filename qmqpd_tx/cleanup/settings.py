@@ -28,7 +28,6 @@ class Settings:
     @ivar size_limit: C{message_size_limit} for the whole queue file, bytes; 0: none.
     @ivar duplicate_limit: how many recipients the duplicate filter remembers; 0: all.
     @ivar empty_recipient: C{empty_address_recipient}.
-    @ivar replace_cr: C{cleanup_replace_stray_cr_lf}.
     @ivar undisclosed: C{undisclosed_recipients_header}; empty: none.
     @ivar own_daemons: the forms of C{MAILER-DAEMON} that mean the null sender.
     """
@@ -41,7 +40,6 @@ class Settings:
     size_limit: int
     duplicate_limit: int
     empty_recipient: bytes
-    replace_cr: bool
     undisclosed: bytes
     own_daemons: frozenset[bytes]
 
@@ -83,7 +81,6 @@ class Settings:
             size_limit=config.integer("message_size_limit"),
             duplicate_limit=config.integer("duplicate_filter_limit"),
             empty_recipient=rewriter.rewrite(text("empty_address_recipient")),
-            replace_cr=config.boolean("cleanup_replace_stray_cr_lf"),
             undisclosed=text("undisclosed_recipients_header"),
             own_daemons=frozenset((b"mailer-daemon", rewriter.rewrite(b"mailer-daemon").lower())),
         )

@@ -18,6 +18,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable
+from typing import Any
 
 from qmqpd_tx.config.lines import WHITE
 from qmqpd_tx.config.main_cf import shown
@@ -32,7 +33,7 @@ _NAME = re.compile(r"[A-Za-z0-9_]+")
 _RELATION = re.compile(r"(==|!=|<=|>=|<|>)(level)?")
 _NUMBER = re.compile(r"[0-9]+\Z")
 _LEVEL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,2}\Z")
-_COMPARE: dict[str, Callable[[object, object], bool]] = {
+_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq,
     "!=": operator.ne,
     "<": operator.lt,
@@ -89,7 +90,7 @@ class _Expansion:
             return self.spend(text)
         self.nesting += 1
         if self.nesting > MAXIMUM_NESTING:
-            raise ExpressionError(f'expressions are nested more than {MAXIMUM_NESTING} deep')
+            raise ExpressionError(f"expressions are nested more than {MAXIMUM_NESTING} deep")
         done: list[str] = []
         position = 0
         while at >= 0:
@@ -105,9 +106,7 @@ class _Expansion:
             else:
                 name = _NAME.match(text, at + 1)
                 if name is None:
-                    raise ExpressionError(
-                        f'no name after "$" in "{shown(text)}": write $$ for a dollar sign'
-                    )
+                    raise ExpressionError(f'no name after "$" in "{shown(text)}": write $$ for a dollar sign')
                 done.append(self.named(name.group()))
                 position = name.end()
             at = text.find("$", position)
@@ -211,7 +210,9 @@ def level(text: str) -> tuple[int, int, int]:
     @raise ExpressionError: it is not one.
     """
     if not _LEVEL.match(text):
-        raise ExpressionError(f'malformed compatibility level "{shown(text)}": write it as in 2, 3.6 or 3.6.1')
+        raise ExpressionError(
+            f'malformed compatibility level "{shown(text)}": write it as in 2, 3.6 or 3.6.1'
+        )
     major, minor, patch, *_ = (*map(int, text.split(".")), 0, 0)
     return major, minor, patch
 

@@ -6,6 +6,8 @@ C{$name} in another parameter gives what it gives in Postfix. It is one C{name =
 C{postconf -d} prints it; with one line for each parameter this file is long.
 """
 
+# ruff: noqa: E501
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -46,7 +48,6 @@ berkeley_db_create_buffer_size = 16777216
 berkeley_db_read_buffer_size = 131072
 broken_sasl_auth_clients = no
 canonical_classes = envelope_sender, envelope_recipient, header_sender, header_recipient
-cleanup_replace_stray_cr_lf = yes
 cleanup_service_name = cleanup
 command_execution_directory =
 command_expansion_filter = 1234567890!@%-_=+:,./abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ

@@ -56,9 +56,7 @@ def parse_main_cf(text: str, file: str = "main.cf") -> dict[str, Setting]:
         name, equals, value = line.text.partition("=")
         name = name.rstrip(WHITE)
         if not name:
-            raise ConfigError(
-                f'{where}: missing attribute name: "{shown(line.text)}": write name = value'
-            )
+            raise ConfigError(f'{where}: missing attribute name: "{shown(line.text)}": write name = value')
         if not equals or any(white in name for white in WHITE):
             raise ConfigError(
                 f"{where}: missing '=' after attribute name: \"{shown(line.text)}\": write name = value"

@@ -99,7 +99,8 @@ def _service(line: LogicalLine, file: str) -> MasterService:
     words = _words(line.text, where)
     if len(words) < 8:
         raise ConfigError(
-            f"{where}: {len(words)} columns where 8 are needed: write {COLUMNS} [arguments], with - for a default"
+            f"{where}: {len(words)} columns where 8 are needed: write {COLUMNS} [arguments], "
+            "with - for a default"
         )
     name, kind, private, unpriv, chroot, wakeup, maxproc, command = words[:8]
     if kind not in TYPES:
@@ -166,7 +167,9 @@ def _closing(text: str, start: int, where: str) -> int:
         if depth == 0:
             end = brace.end()
             if end < len(text) and text[end] not in WHITE:
-                raise ConfigError(f'{where}: text after "}}" in "{shown(text[start:])}": put white space between')
+                raise ConfigError(
+                    f'{where}: text after "}}" in "{shown(text[start:])}": put white space between'
+                )
             return end
     raise ConfigError(f'{where}: "{{" is not closed with "}}" in "{shown(text[start:])}"')
 

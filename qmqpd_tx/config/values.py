@@ -49,7 +49,9 @@ def integer(text: str, low: int | None, high: int | None) -> int:
     """
     match = _INTEGER.match(text)
     if match is None:
-        raise ValueError(f'bad numerical value "{shown(text)}": use a whole number {bounds(low, high)}'.rstrip())
+        raise ValueError(
+            f'bad numerical value "{shown(text)}": use a whole number {bounds(low, high)}'.rstrip()
+        )
     value = int(text)
     if (low is not None and value < low) or (high is not None and value > high):
         raise ValueError(f"value {value} is out of bounds: use a whole number {bounds(low, high)}")
@@ -82,9 +84,7 @@ def seconds(text: str, unit: str, low: int | None, high: int | None) -> float:
     """
     match = _TIME.match(text)
     if match is None:
-        raise ValueError(
-            f'bad time value "{shown(text)}": use a number and one of s, m, h, d, w'
-        )
+        raise ValueError(f'bad time value "{shown(text)}": use a number and one of s, m, h, d, w')
     value = int(match.group(1)) * TIME_UNITS[match.group(2) or unit]
     if value > MAXIMUM_INTEGER:
         raise ValueError(f'time value "{shown(text)}" is too large: use at most {MAXIMUM_INTEGER}s')

@@ -22,12 +22,17 @@ PENDING_LIMIT = 1 << 20
 """How many bytes wait for a stream that cannot take them now; the rest is dropped and counted."""
 
 FACILITIES: dict[str, int] = {
-    name: getattr(syslog, f"LOG_{name.upper()}")
-    for name in (
-        "auth", "authpriv", "cron", "daemon", "kern", "lpr", "mail", "news", "syslog", "user", "uucp",
-        "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7",
-    )
-    if hasattr(syslog, f"LOG_{name.upper()}")
+    "ftp": 11 << 3,  # RFC 5424; the syslog module has no name for it
+    "security": syslog.LOG_AUTH,
+    **{
+        name: getattr(syslog, f"LOG_{name.upper()}")
+        for name in (
+            "auth", "cron", "daemon", "kern", "lpr", "mail", "news", "syslog", "user", "uucp",
+            "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7",
+        )
+    },
+    # Not on every Unix.
+    "authpriv": getattr(syslog, "LOG_AUTHPRIV", syslog.LOG_AUTH),
 }  # fmt: skip
 """The values of C{syslog_facility}."""
 

@@ -88,12 +88,16 @@ class Admission:
         Take a message that was just committed; when there is no room it stays on disk, to be found by a
         scan as soon as there is.
         """
-        if self._used() >= self.limit:
+        queue_id = message.queue_id
+        if queue_id in self._active.jobs or queue_id in self._opening:
+            # A scan was faster.
+            message.close()
+        elif self._used() >= self.limit:
             message.close()
             self._missed = True
-            return
-        self._arrived.append(message)
-        self._arrived_ids.add(message.queue_id)
+        else:
+            self._arrived.append(message)
+            self._arrived_ids.add(queue_id)
 
     def step(self) -> bool:
         """
@@ -136,7 +140,7 @@ class Admission:
             self._opening.discard(queue_id)
             return failure
 
-        def end(result: None | Failure) -> None | Failure:
+        def end(result: Failure | None) -> Failure | None:
             self._chores.end()
             return result
 
@@ -203,14 +207,14 @@ class Admission:
 
     def _not_opened(self, failure: Failure, queue_id: QueueID, source: Queue) -> None:
         self._opening.discard(queue_id)
-        if failure.check(MessageNotFound):
+        if isinstance(failure.value, MessageNotFound):
             # Delivered or removed between the scan and now.
             return
-        if failure.check(MessageDamaged):
+        if isinstance(failure.value, MessageDamaged):
             self._save_corrupt(queue_id, source, failure.getErrorMessage())
-        elif failure.check(MessageUnfinished):
+        elif isinstance(failure.value, MessageUnfinished):
             log.debug("{queue_id}: not complete yet", queue_id=queue_id)
-        elif failure.check(SpoolError):
+        elif isinstance(failure.value, SpoolError):
             log.warn(
                 "{queue_id}: open: {reason}; will try again",
                 queue_id=queue_id,
@@ -224,11 +228,11 @@ class Admission:
         self._wake()
 
     def _save_corrupt(self, queue_id: QueueID, source: Queue, reason: str) -> None:
+        log.warn("{queue_id}: {reason}", queue_id=queue_id, reason=reason)
         log.warn(
-            'saving corrupt file "{queue_id}" from queue "{source}" to queue "corrupt": {reason}',
+            'saving corrupt file "{queue_id}" from queue "{source}" to queue "corrupt"',
             queue_id=queue_id,
             source=source.value,
-            reason=reason,
         )
         self._chores.run(
             queue_id, "move to corrupt", lambda: self._queue.move(queue_id, source, Queue.CORRUPT)
@@ -253,7 +257,7 @@ class Admission:
         self._chores.end()
 
     def _not_moved(self, failure: Failure, job: Job, source: Queue) -> None:
-        if failure.check(MessageNotFound):
+        if isinstance(failure.value, MessageNotFound):
             job.trouble = Trouble.VANISHED
         else:
             # It can be delivered all the same, and leaves from where it is.

@@ -128,7 +128,7 @@ class Chores:
         operation: Callable[[], Deferred[Any]],
         then: Callable[[QueueID], None] | None,
     ) -> None:
-        if failure.check(MessageNotFound):
+        if isinstance(failure.value, MessageNotFound):
             self.stuck.discard(queue_id)
             log.warn(
                 "{queue_id}: {what}: {reason}; nothing to do",
@@ -138,7 +138,7 @@ class Chores:
             )
         else:
             self.stuck.add(queue_id)
-            if failure.check(SpoolError):
+            if isinstance(failure.value, SpoolError):
                 log.warn(
                     "{queue_id}: {what}: {reason}; will try again",
                     queue_id=queue_id,

@@ -216,6 +216,12 @@ class QMQPConnection:
         The connection is there.
         """
         self.transport = cast(_Transport, transport)
+        self.connectionMade()
+
+    def connectionMade(self) -> None:
+        """
+        Start, or wait for a turn.
+        """
         if self._owner.opened(self):
             self.start()
         else:
@@ -292,7 +298,7 @@ class QMQPConnection:
         try:
             message: IIncomingMessage = self._owner.cleanup.begin(self._client)
         except Exception as reason:
-            self._not_accepted(Failure(reason))
+            self._failed(reason)
             return False
         self._message = message
         self._queue_id = message.queue_id
@@ -323,7 +329,7 @@ class QMQPConnection:
                 if waiting is not None and self._hold(waiting):
                     return
         except Exception as reason:
-            self._not_accepted(Failure(reason))
+            self._failed(reason)
 
     def _take_sender(self, message: IIncomingMessage, address: bytes) -> None:
         verp = split_verp(address)
@@ -411,7 +417,13 @@ class QMQPConnection:
         if self.state is not _COMMITTING and self.state is not _RECEIVING:
             # Our own abort().
             return
-        reason = failure.value
+        self._failed(failure.value, failure)
+
+    def _failed(self, reason: BaseException | None, failure: Failure | None = None) -> None:
+        """
+        @param reason: why the message is not accepted; anything but an L{IntakeError} is a defect here.
+        @param failure: the same with its traceback, outside of an C{except} block.
+        """
         if isinstance(reason, IntakeError):
             reply_class = ReplyClass.PERMANENT if reason.permanent else ReplyClass.TEMPORARY
             self._reject(reply_class, reason.text)
@@ -464,6 +476,8 @@ class QMQPConnection:
     def _close(self) -> None:
         self.state = _CLOSING
         self._since = self._owner.clock.seconds()
+        if self._timer is None:
+            self._arm(self._settings.timeout)
         self.transport.loseConnection()
 
     # --- time ----------------------------------------------------------------------------------------
@@ -539,6 +553,7 @@ class QMQPConnection:
         self._abort()
         if state is not _CLOSING:
             self._close()
+        # As if it had been closing for that long already.
         self._since = self._owner.clock.seconds() + STOP_SECONDS - self._settings.timeout
         self._arm(STOP_SECONDS)
 

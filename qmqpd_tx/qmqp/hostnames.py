@@ -42,6 +42,20 @@ def valid_hostname(name: str) -> bool:
     return _HOSTNAME.match(name) is not None
 
 
+def _first_pointer(answers: Sequence[dns.RRHeader]) -> tuple[str, int]:
+    """
+    @param answers: to a PTR query; may hold CNAME records as well (RFC 2317).
+    @return: the name in the first PTR record, which is the one that getnameinfo(3) gives, and its time to
+        live.
+    @raise ValueError: there is none.
+    """
+    for answer in answers:
+        payload = answer.payload
+        if isinstance(payload, dns.Record_PTR):
+            return payload.name.name.decode("latin-1").rstrip("."), answer.ttl
+    raise ValueError("no PTR record")
+
+
 @frozen(slots=True)
 class _Known:
     name: str
@@ -143,18 +157,15 @@ class ClientNames:
         parsed = ipaddress.ip_address(address.partition("%")[0])
         timeout = (1, max(1, int(self._time_limit)))
         answers = await self._answers(self._resolver.lookupPointer, parsed.reverse_pointer, timeout)
-        pointers = [(answer.payload, answer.ttl) for answer in answers if answer.type == dns.PTR]
-        if not pointers:
-            raise ValueError("no PTR record")
-        record, time_to_live = pointers[0]
-        name = record.name.name.decode("latin-1").rstrip(".")
+        name, time_to_live = _first_pointer(answers)
         if not valid_hostname(name):
             raise ValueError("malformed or numeric host name")
         if self._hosts.has(name, str(parsed)):
             return name, time_to_live
         forward = self._resolver.lookupAddress if parsed.version == 4 else self._resolver.lookupIPV6Address
         for answer in await self._answers(forward, name, timeout):
-            if answer.type in (dns.A, dns.AAAA) and answer.payload.address == parsed.packed:
+            record_type = (dns.Record_A, dns.Record_AAAA)
+            if isinstance(answer.payload, record_type) and answer.payload.address == parsed.packed:
                 return name, min(time_to_live, answer.ttl)
         raise ValueError(f"address not listed for hostname {name}")
 

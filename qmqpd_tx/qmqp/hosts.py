@@ -32,7 +32,11 @@ class HostsFile:
     """The names in one hosts file."""
 
     def __init__(
-        self, clock: IReactorTime, path: Path | None = SYSTEM_HOSTS, text: str = "", check_interval: float = 5.0
+        self,
+        clock: IReactorTime,
+        path: Path | None = SYSTEM_HOSTS,
+        text: str = "",
+        check_interval: float = 5.0,
     ) -> None:
         """
         @param clock: the time, for C{check_interval}.

@@ -16,9 +16,16 @@ from __future__ import annotations
 from collections import deque
 from typing import Protocol, cast
 
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
-from twisted.internet.interfaces import IAddress, IListeningPort, IProtocol, IReactorTime, IStreamServerEndpoint
-from twisted.internet.protocol import ServerFactory
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IProtocol,
+    IProtocolFactory,
+    IReactorTime,
+    IStreamServerEndpoint,
+)
+from zope.interface import implementer
 
 from qmqpd_tx.interfaces import ICleanup, IConfig
 from qmqpd_tx.qmqp.connection import ClientList, NameLookup, QMQPConnection
@@ -27,13 +34,17 @@ from qmqpd_tx.qmqp.settings import read_settings
 ACCEPTED_AT_ONCE = 100
 """How many connections a port of Twisted may accept before it notices that it is no longer to be read."""
 
+DRAIN_LIMIT = 32 * 1024 * 1024
+"""The default C{drain_limit}, in bytes: a client may send that much of a message that is too large."""
+
 
 class _ReadablePort(Protocol):
     def startReading(self) -> None: ...
     def stopReading(self) -> None: ...
 
 
-class QMQPServerFactory(ServerFactory):
+@implementer(IProtocolFactory)
+class QMQPServerFactory:
     """
     Serves QMQP.
 
@@ -44,8 +55,6 @@ class QMQPServerFactory(ServerFactory):
     @ivar settings: for connections from now on.
     """
 
-    noisy = False
-
     def __init__(
         self,
         config: IConfig,
@@ -54,6 +63,7 @@ class QMQPServerFactory(ServerFactory):
         access: ClientList,
         hostnames: NameLookup,
         max_connections: int = 0,
+        drain_limit: int = DRAIN_LIMIT,
     ) -> None:
         """
         @param config: for the C{qmqpd_} parameters, C{message_size_limit}, C{line_length_limit},
@@ -64,12 +74,15 @@ class QMQPServerFactory(ServerFactory):
         @param hostnames: C{lookup(address)} gives a client's name or a Deferred of it.
         @param max_connections: how many connections are served at a time; 0 is without limit, as in the
             C{maxproc} column of master.cf.
+        @param drain_limit: how many bytes of unwanted input are thrown away, for each connection, to let a
+            client that sends on regardless have its negative reply.
         """
         self.clock: IReactorTime = clock
         self.cleanup: ICleanup = cleanup
         self.access = access
         self.hostnames = hostnames
-        self.settings = read_settings(config)
+        self._drain_limit = drain_limit
+        self.settings = read_settings(config, drain_limit)
         self._max_connections = max_connections
         self._connections: set[QMQPConnection] = set()
         self._waiting: deque[QMQPConnection] = deque()
@@ -96,7 +109,7 @@ class QMQPServerFactory(ServerFactory):
         @param access: as for the constructor; L{None} keeps it.
         @param max_connections: as for the constructor; L{None} keeps it.
         """
-        self.settings = read_settings(config)
+        self.settings = read_settings(config, self._drain_limit)
         if access is not None:
             self.access = access
         if max_connections is not None:
@@ -126,6 +139,16 @@ class QMQPServerFactory(ServerFactory):
         self._ports.append(port)
         if self._paused:
             self._read_ports(False)
+
+    def doStart(self) -> None:
+        """
+        A port begins to use this factory. Nothing to prepare.
+        """
+
+    def doStop(self) -> None:
+        """
+        A port no longer uses this factory. Connections go on: see L{stop}.
+        """
 
     def buildProtocol(self, addr: IAddress | None) -> IProtocol | None:
         """
@@ -190,7 +213,7 @@ class QMQPServerFactory(ServerFactory):
         """
         self._stopping = True
         self._read_ports(False)
-        closing = [maybeDeferred(port.stopListening) for port in self._own_ports]
+        closing = [end for port in self._own_ports if (end := port.stopListening()) is not None]
         self._own_ports = []
         quiet: Deferred[None] = Deferred()
         self._quiet.append(quiet)

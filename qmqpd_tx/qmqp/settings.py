@@ -19,7 +19,7 @@ class Settings:
     @ivar timeout: C{qmqpd_timeout}, seconds.
     @ivar error_delay: C{qmqpd_error_delay}, seconds.
     @ivar answer_time_limit: C{qmqpd_answer_time_limit}, seconds.
-    @ivar drain_limit: C{qmqpd_drain_limit}, bytes.
+    @ivar drain_limit: how many bytes of unwanted input are thrown away to let a client have its reply.
     @ivar soft_bounce: C{soft_bounce}.
     @ivar port_logging: C{qmqpd_client_port_logging}.
     @ivar content_limit: C{message_size_limit}, or L{None} for none.
@@ -38,15 +38,17 @@ class Settings:
     verp_filter: bytes
 
 
-def read_settings(config: IConfig) -> Settings:
+def read_settings(config: IConfig, drain_limit: int) -> Settings:
     """
+    @param config: the configuration.
+    @param drain_limit: as in L{Settings}.
     @return: the settings in C{config}.
     """
     return Settings(
         timeout=config.seconds("qmqpd_timeout"),
         error_delay=config.seconds("qmqpd_error_delay"),
         answer_time_limit=config.seconds("qmqpd_answer_time_limit"),
-        drain_limit=config.integer("qmqpd_drain_limit"),
+        drain_limit=drain_limit,
         soft_bounce=config.boolean("soft_bounce"),
         port_logging=config.boolean("qmqpd_client_port_logging"),
         content_limit=config.integer("message_size_limit") or None,

@@ -53,7 +53,9 @@ class QueuePaths:
         self.root = root.rstrip("/") or "/"
         self.depth = min(max(depth, 0), MAX_DEPTH)
         self.hashed = frozenset(hashed) if self.depth else frozenset[str]()
-        self._messages = {queue: (f"{self.root}/{queue.value}/", queue.value in self.hashed) for queue in Queue}
+        self._messages = {
+            queue: (f"{self.root}/{queue.value}/", queue.value in self.hashed) for queue in Queue
+        }
 
     def folder(self, name: str) -> str:
         """

@@ -110,11 +110,14 @@ class RealFileSystem:
     rename = staticmethod(os.rename)
     unlink = staticmethod(os.unlink)
     mkdir = staticmethod(os.mkdir)
-    scandir = staticmethod(os.scandir)
 
     def open(self, path: str, flags: int, mode: int = 0o600) -> int:
         """See L{FileSystem.open}."""
         return os.open(path, flags | _O_SAFE, mode)
+
+    def scandir(self, path: str) -> Listing:
+        """See L{FileSystem.scandir}."""
+        return os.scandir(path)
 
     def syncfs(self, fd: int) -> None:
         """See L{FileSystem.syncfs}."""

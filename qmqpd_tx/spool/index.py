@@ -38,6 +38,12 @@ class DueIndex:
     def __contains__(self, queue_id: QueueID) -> bool:
         return queue_id in self._due
 
+    def get(self, queue_id: QueueID) -> float | None:
+        """
+        @return: when a message is due, or L{None} when it is not there.
+        """
+        return self._due.get(queue_id)
+
     def set(self, queue_id: QueueID, due: float) -> None:
         """
         Add a message, or change when it is due.

@@ -461,4 +461,3 @@ class MetadataRunner:
             if not operation.covered:
                 perform(operation, fs, paths)
         post(batch)
-

@@ -24,8 +24,6 @@ class SpoolSettings:
     @ivar commit_sync: C{fsync} or C{syncfs}.
     @ivar commit_threads: how many batches of commits may be under way at the same time.
     @ivar memory_limit: bytes of content of just committed messages kept in memory.
-    @ivar buffer_limit: a message up to this size is written in one go; a larger one streams.
-    @ivar unfinished_time_limit: age in seconds at which start-up removes an unfinished file.
     """
 
     queue_directory: str
@@ -35,8 +33,6 @@ class SpoolSettings:
     commit_sync: str = FSYNC
     commit_threads: int = 2
     memory_limit: int = 64 * 1024 * 1024
-    buffer_limit: int = 65536
-    unfinished_time_limit: float = 86400.0
 
     @classmethod
     def from_config(cls, config: IConfig) -> SpoolSettings:
@@ -54,6 +50,4 @@ class SpoolSettings:
             commit_sync=sync,
             commit_threads=config.integer("queue_commit_threads"),
             memory_limit=config.integer("qmgr_message_memory_limit"),
-            buffer_limit=config.integer("queue_buffer_limit"),
-            unfinished_time_limit=config.seconds("queue_unfinished_time_limit"),
         )

@@ -9,14 +9,15 @@ files, and a message may move between queues while it is read.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from operator import attrgetter
-from typing import Any
+from typing import Any, Protocol
 
 from zope.interface import implementer
 
-from qmqpd_tx.interfaces import IMessageContent, IStoredMessage, SpoolError
+from qmqpd_tx.interfaces import IMessageContent, IStoredMessage
 from qmqpd_tx.message import Envelope, Queue, QueueID, Recipient, RecipientSlice
+from qmqpd_tx.spool.record import HEADER_SIZE, Layout
 
 _position = attrgetter("position")
 
@@ -42,24 +43,39 @@ class MemoryContent:
 @implementer(IMessageContent)
 class FileContent:
     """
-    Content on disk.
+    Content that the store has to fetch.
 
-    @param size: bytes.
-    @param fetch: reads some of it.
+    @param message: whose.
     """
 
-    __slots__ = ("_fetch", "memo", "size")
+    __slots__ = ("_message", "memo", "size")
 
-    def __init__(self, size: int, fetch: Callable[[int, int], Awaitable[bytes]]) -> None:
-        self._fetch = fetch
-        self.size = size
+    def __init__(self, message: StoredMessage) -> None:
+        self._message = message
+        self.size = message.size
         self.memo: dict[Any, Any] = {}
 
     async def read(self, offset: int, length: int) -> bytes:
         """See L{IMessageContent.read}."""
         if offset >= self.size or length <= 0:
             return b""
-        return await self._fetch(offset, min(length, self.size - offset))
+        message = self._message
+        return await message.source.fetch_content(message, offset, min(length, self.size - offset))
+
+
+class Source(Protocol):
+    """The store, as an open message sees it."""
+
+    def fetch_content(self, message: StoredMessage, offset: int, length: int) -> Awaitable[bytes]:
+        """Read exactly so many bytes of content."""
+
+    def fetch_recipients(
+        self, message: StoredMessage, position: int | None, limit: int
+    ) -> Awaitable[RecipientSlice]:
+        """Read unfinished recipients."""
+
+    def closed(self, message: StoredMessage) -> None:
+        """The message was closed; called once."""
 
 
 class Shared:
@@ -84,51 +100,58 @@ class StoredMessage:
     """
     See L{IStoredMessage}.
 
+    @param content: the content when it is in memory, else L{None}.
     @param recipients: all unfinished recipients in order, when they are in memory, else L{None}.
-    @param fetch: reads unfinished recipients from disk.
-    @param closed: called once, at the first L{close}.
+    @ivar source: the store.
+    @ivar layout: where things are in the file.
+    @ivar shared: what all handles of the message have in common.
+    @ivar in_memory: bytes of the store's memory limit that are used up.
+    @ivar is_open: whether L{close} was not called yet.
     """
 
     __slots__ = (
-        "_closed",
-        "_fetch",
         "_recipients",
         "content",
         "envelope",
+        "in_memory",
+        "is_open",
+        "layout",
         "queue_id",
         "recipient_count",
         "shared",
         "size",
+        "source",
     )
 
     def __init__(
         self,
+        source: Source,
         queue_id: QueueID,
         envelope: Envelope,
-        content: MemoryContent | FileContent,
-        recipient_count: int,
+        layout: Layout,
         shared: Shared,
+        content: bytes | None,
         recipients: list[Recipient] | None,
-        fetch: Callable[[StoredMessage, int | None, int], Awaitable[RecipientSlice]],
-        closed: Callable[[StoredMessage], None],
     ) -> None:
+        self.source = source
         self.queue_id = queue_id
         self.envelope = envelope
-        self.content = content
-        self.size = content.size
-        self.recipient_count = recipient_count
+        self.layout = layout
         self.shared = shared
+        self.size = layout.envelope - HEADER_SIZE
+        self.recipient_count = layout.recipient_count
+        self.is_open = True
         self._recipients = recipients
-        self._fetch = fetch
-        self._closed: Callable[[StoredMessage], None] | None = closed
+        self.in_memory = 0 if content is None else layout.size
+        self.content: MemoryContent | FileContent = (
+            FileContent(self) if content is None else MemoryContent(content)
+        )
 
     async def recipients(self, position: int | None, limit: int) -> RecipientSlice:
         """See L{IStoredMessage.recipients}."""
-        if self._closed is None:
-            raise SpoolError(f"{self.queue_id}: read recipients: the message is closed")
         held = self._recipients
         if held is None:
-            return await self._fetch(self, position, limit)
+            return await self.source.fetch_recipients(self, position, limit)
         start = 0 if position is None else bisect_left(held, position, key=_position)
         done = self.shared.done
         found: list[Recipient] = []
@@ -142,17 +165,8 @@ class StoredMessage:
 
     def close(self) -> None:
         """See L{IStoredMessage.close}."""
-        closed, self._closed = self._closed, None
-        if closed is not None:
-            closed(self)
+        if self.is_open:
+            self.is_open = False
+            self.source.closed(self)
             self._recipients = None
-            self.content = FileContent(self.size, _closed)
-
-    @property
-    def in_memory(self) -> bool:
-        """Whether content and recipients are in memory."""
-        return self._recipients is not None
-
-
-async def _closed(offset: int, length: int) -> bytes:
-    raise SpoolError("read content: the message is closed")
+            self.content = FileContent(self)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import enum
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from zlib import crc32
 
@@ -133,9 +132,7 @@ class DraftWriter:
         """
         @return: the layout of the whole file, now that nothing is added any more.
         """
-        return Layout(
-            self._top_at, self._envelope_at, self._recipients_at, self.size, self._count, checksum
-        )
+        return Layout(self._top_at, self._envelope_at, self._recipients_at, self.size, self._count, checksum)
 
     def _whole(self) -> tuple[bytes, Layout]:
         """
@@ -199,6 +196,11 @@ class FileMessageWriter(DraftWriter):
         result, self._result = self._result, None
         if result is not None:
             result.errback(CommitAbandoned(f"{self.queue_id}: commit: abandoned"))
+
+    @property
+    def committing(self) -> bool:
+        """Whether a commit is under way."""
+        return self._state is WriterState.COMMITTING
 
     # --- streaming ----------------------------------------------------------------------------------
 
@@ -296,5 +298,3 @@ class FileMessageWriter(DraftWriter):
             self._store.discarded(self.queue_id)
         else:
             self._store.metadata.put(Discard(file, self._store.discarded))
-
-

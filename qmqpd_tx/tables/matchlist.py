@@ -58,6 +58,7 @@ class _Names:
 
     include: bool
     parent_style: bool
+    whole: bool = False
     exact: set[str] = Factory(set)
     parents: set[str] = Factory(set)
     tables: list[ILookupTable] = Factory(list)
@@ -65,6 +66,8 @@ class _Names:
     def add(self, pattern: str) -> None:
         pattern = _fold_text(pattern)
         self.exact.add(pattern)
+        if self.whole:
+            return
         if self.parent_style:
             self.parents.add(pattern)
         elif pattern.startswith("."):
@@ -75,6 +78,8 @@ class _Names:
             return True
         if self.parents and any(parent in self.parents for parent in _parents(name)):
             return True
+        if self.whole:
+            return any(table.lookup(encode(name)) is not None for table in self.tables)
         return any(_table_has(table, name, self.parent_style) for table in self.tables)
 
 
@@ -87,6 +92,8 @@ class DomainMatchList:
     @param parent_style: whether C{example.com} also matches C{sub.example.com}: whether the parameter
         is listed in C{parent_domain_matches_subdomains}.
     @param open_table: opens C{type:name} for a parameter.
+    @param exact: whether only the domain itself matches, never by way of a parent (C{mydestination} and
+        the virtual domain lists).
     @raise ConfigError: a file or table cannot be read, naming the element.
     """
 
@@ -96,11 +103,12 @@ class DomainMatchList:
         parameter: str,
         parent_style: bool = False,
         open_table: _OpenTable = open_table,
+        exact: bool = False,
     ) -> None:
         runs: list[_Names] = []
         for include, pattern, where in expand_files(patterns, parameter):
             if not runs or runs[-1].include is not include:
-                runs.append(_Names(include, parent_style))
+                runs.append(_Names(include, parent_style, exact))
             if ":" in pattern and not pattern.startswith("["):
                 runs[-1].tables.append(open_table(pattern, where))
             else:

@@ -10,16 +10,91 @@ from qmqpd_tx.config.table import Parameter, Type
 from qmqpd_tx.config.values import MAXIMUM_INTEGER
 
 PARAMETERS: tuple[Parameter, ...] = (
-    Parameter(name='default_verp_delimiters', type=Type.STRING, default='+=', help='The two VERP delimiters to use when a request for VERP names none.',),
-    Parameter(name='disable_verp_bounces', type=Type.BOOLEAN, default='no', help="Send one bounce to the plain sender instead of one for each recipient's VERP address.",),
-    Parameter(name='line_length_limit', type=Type.INTEGER, default='2048', low=512, high=MAXIMUM_INTEGER, help='The longest address or line taken from a client in one piece.',),
-    Parameter(name='qmqpd_answer_time_limit', type=Type.TIME, default='60s', low=1, own=True, help='A client gets its answer within this time of its last byte; a commit that is slower is abandoned and answered Z.',),
-    Parameter(name='qmqpd_authorized_clients', type=Type.LIST, default='', help='Clients that may use the QMQP server: addresses, networks, host names, .domains, /file; ! excludes. None by default.',),
-    Parameter(name='qmqpd_client_port_logging', type=Type.BOOLEAN, default='no', help="Log the client's port after its name and address.",),
-    Parameter(name='qmqpd_error_delay', type=Type.TIME, default='1s', low=0, help='Pause before a negative reply to a QMQP client.',),
-    Parameter(name='qmqpd_timeout', type=Type.TIME, default='300s', low=1, help='Time limit for each read from and each write to a QMQP client.',),
-    Parameter(name='smtpd_client_port_logging', type=Type.BOOLEAN, default='no', effect=False, help='As qmqpd_client_port_logging, for SMTP clients.',),
-    Parameter(name='smtpd_peername_lookup', type=Type.BOOLEAN, default='yes', effect=False, help='Look up client host names.',),
-    Parameter(name='soft_bounce', type=Type.BOOLEAN, default='no', help='Safety net while testing: every permanent refusal becomes a temporary one.',),
-    Parameter(name='verp_delimiter_filter', type=Type.STRING, default='-=+', low=1, help='Characters that are accepted as VERP delimiters.',),
+    Parameter(
+        name="default_verp_delimiters",
+        type=Type.STRING,
+        default="+=",
+        help="The two VERP delimiters to use when a request for VERP names none.",
+    ),
+    Parameter(
+        name="disable_verp_bounces",
+        type=Type.BOOLEAN,
+        default="no",
+        help="Send one bounce to the plain sender instead of one for each recipient's VERP address.",
+    ),
+    Parameter(
+        name="line_length_limit",
+        type=Type.INTEGER,
+        default="2048",
+        low=512,
+        high=MAXIMUM_INTEGER,
+        help="The longest address or line taken from a client in one piece.",
+    ),
+    Parameter(
+        name="qmqpd_answer_time_limit",
+        type=Type.TIME,
+        default="60s",
+        low=1,
+        own=True,
+        help=(
+            "A client gets its answer within this time of its last byte; a commit that is slower "
+            "is abandoned and answered Z."
+        ),
+    ),
+    Parameter(
+        name="qmqpd_authorized_clients",
+        type=Type.LIST,
+        default="",
+        help=(
+            "Clients that may use the QMQP server: addresses, networks, host names, .domains, "
+            "/file; ! excludes. None by default."
+        ),
+    ),
+    Parameter(
+        name="qmqpd_client_port_logging",
+        type=Type.BOOLEAN,
+        default="no",
+        help="Log the client's port after its name and address.",
+    ),
+    Parameter(
+        name="qmqpd_error_delay",
+        type=Type.TIME,
+        default="1s",
+        low=0,
+        help="Pause before a negative reply to a QMQP client.",
+    ),
+    Parameter(
+        name="qmqpd_timeout",
+        type=Type.TIME,
+        default="300s",
+        low=1,
+        help="Time limit for each read from and each write to a QMQP client.",
+    ),
+    Parameter(
+        name="smtpd_client_port_logging",
+        type=Type.BOOLEAN,
+        default="no",
+        effect=False,
+        help="As qmqpd_client_port_logging, for SMTP clients.",
+    ),
+    Parameter(
+        name="smtpd_peername_lookup",
+        type=Type.BOOLEAN,
+        default="yes",
+        effect=False,
+        help="Look up client host names.",
+    ),
+    Parameter(
+        name="soft_bounce",
+        type=Type.BOOLEAN,
+        default="no",
+        help="Safety net while testing: every permanent refusal becomes a temporary one.",
+    ),
+    Parameter(
+        name="verp_delimiter_filter",
+        type=Type.STRING,
+        default="-=+",
+        low=1,
+        help="Characters that are accepted as VERP delimiters.",
+    ),
 )

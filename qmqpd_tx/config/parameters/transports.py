@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from attrs import frozen
+
 from qmqpd_tx.config.table import TransportParameter
 
 _ROWS: tuple[TransportParameter, ...] = (
@@ -101,3 +103,32 @@ _ROWS: tuple[TransportParameter, ...] = (
 
 TRANSPORT_PARAMETERS: Mapping[str, TransportParameter] = {row.suffix: row for row in _ROWS}
 """The rows by suffix."""
+
+
+@frozen(slots=True)
+class Member:
+    """
+    A name that has the form C{<transport>_<suffix>}.
+
+    @ivar transport: the part that names a transport.
+    @ivar suffix: the rest.
+    @ivar default: the parameter that counts when this one is not set.
+    """
+
+    transport: str
+    suffix: str
+    default: str
+
+
+def transport_member(name: str) -> Member | None:
+    """
+    @param name: a parameter name.
+    @return: its parts by the longest suffix that fits, or L{None} when it is not of this form.
+    """
+    position = name.find("_")
+    while position > 0:
+        row = TRANSPORT_PARAMETERS.get(name[position + 1 :])
+        if row is not None:
+            return Member(name[:position], row.suffix, row.default)
+        position = name.find("_", position + 1)
+    return None

@@ -15,6 +15,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from attrs import frozen
 
@@ -78,10 +79,8 @@ class LockMethods:
         """
         Remove C{path.lock}, which L{lock_name} made.
         """
-        try:
+        with suppress(FileNotFoundError):
             os.unlink(path + ".lock")
-        except FileNotFoundError:
-            pass
 
     def lock_file(self, fd: int) -> None:
         """

@@ -3,9 +3,9 @@ One delivery into a mailbox file (mbox).
 
 Takes a path and the user whose it is; then, each in a thread: L{MboxDelivery.begin},
 L{MboxDelivery.write} any number of times, and L{MboxDelivery.commit} or L{MboxDelivery.abort}. The
-message is on disk when C{commit} returns. C{abort}, and any failure in C{commit}, truncates the file to its old length. A
-crash between may leave part of a message at the end, which the next attempt follows with the whole one
-(the queue file is still there).
+message is on disk when C{commit} returns. C{abort}, and any failure in C{commit}, truncates the file to
+its old length. A crash between may leave part of a message at the end, which the next attempt follows
+with the whole one (the queue file is still there).
 
 A mailbox file must be a regular file with one name, not a symbolic link, and belong to the user
 (C{strict_mailbox_ownership}). Files are opened with the user's rights; in a mail spool directory that
@@ -19,6 +19,7 @@ import errno
 import os
 import stat
 
+from qmqpd_tx.transports.local.durable import sync_directory
 from qmqpd_tx.transports.local.failure import MailboxBusy, MailboxFailure, from_os_error
 from qmqpd_tx.transports.local.locking import LockMethods
 from qmqpd_tx.transports.local.rights import as_user, is_root
@@ -43,7 +44,7 @@ class FromQuoter:
         @return: what can be written now.
         """
         data = (self._held + data).replace(b"\nFrom ", b"\n>From ")
-        start = data.rfind(b"\n", -5) if len(data) >= 5 else data.rfind(b"\n")
+        start = data.rfind(b"\n", -5)
         if start != -1 and b"\nFrom ".startswith(data[start:]):
             self._held = data[start:]
             data = data[:start]
@@ -100,14 +101,14 @@ class MboxDelivery:
         try:
             with as_user(self._user.uid, self._user.gid):
                 self._named = self._locks.lock_name(self.path)
-                self._fd = self._open()
-                self._check(os.fstat(self._fd))
-                self._locks.lock_file(self._fd)
-                # Whoever held the lock may have put another file in its place.
-                now, named = os.fstat(self._fd), os.stat(self.path, follow_symlinks=False)
-                if (now.st_dev, now.st_ino) != (named.st_dev, named.st_ino):
-                    raise MailboxBusy("4.2.0", "the mailbox was replaced")
-                self._old_size = self._size = now.st_size
+            self._fd = self._open_or_make()
+            self._check(os.fstat(self._fd))
+            self._locks.lock_file(self._fd)
+            # Whoever held the lock may have put another file in its place.
+            now, named = os.fstat(self._fd), os.stat(self.path, follow_symlinks=False)
+            if (now.st_dev, now.st_ino) != (named.st_dev, named.st_ino):
+                raise MailboxBusy("4.2.0", "the mailbox was replaced")
+            self._old_size = self._size = now.st_size
         except OSError as error:
             self._release()
             raise self._told(from_os_error(error, "cannot open file")) from error
@@ -122,30 +123,32 @@ class MboxDelivery:
         text = f"cannot update mailbox {self.path} for user {self._user.name}. {failure.text}"
         return type(failure)(failure.dsn, text, failure.errno)
 
-    def _open(self) -> int:
+    def _open_or_make(self) -> int:
         try:
-            return os.open(self.path, _FLAGS)
-        except FileNotFoundError:
-            pass
+            with as_user(self._user.uid, self._user.gid):
+                try:
+                    return os.open(self.path, _FLAGS)
+                except FileNotFoundError:
+                    fd = os.open(self.path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600)
+        except PermissionError:
+            fd = self._make_as_root()
+        # The new name must survive a crash as well as the content.
+        sync_directory(os.path.dirname(self.path))
+        return fd
+
+    def _make_as_root(self) -> int:
+        """
+        Make the mailbox in a spool directory that users may not write. O_EXCL makes sure that nothing
+        that a user has put there is touched.
+        """
+        if not (self._spool and is_root() and os.stat(os.path.dirname(self.path)).st_uid == 0):
+            raise PermissionError(errno.EACCES, "no right to open or make the mailbox")
         try:
             fd = os.open(self.path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
-            return os.open(self.path, _FLAGS)
-        except PermissionError:
-            if not (self._spool and is_root()):
-                raise
-            fd = self._open_as_root()
-        # The new name must survive a crash as well as the content.
-        _sync_directory(os.path.dirname(self.path))
+            raise PermissionError(errno.EACCES, "the mailbox is somebody else's") from None
+        os.fchown(fd, self._user.uid, self._user.gid)
         return fd
-
-    def _open_as_root(self) -> int:
-        """Make the mailbox in a spool directory that users may not write."""
-        with as_user(0, 0):
-            directory = os.stat(os.path.dirname(self.path))
-            if directory.st_uid != 0:
-                raise PermissionError(errno.EACCES, "the directory does not belong to root")
-            return _made_by_root(self.path, self._user)
 
     def _check(self, status: os.stat_result) -> None:
         if not stat.S_ISREG(status.st_mode):
@@ -164,9 +167,7 @@ class MboxDelivery:
     def _append(self, data: bytes) -> None:
         self._size += len(data)
         if self._size_limit and self._size > self._size_limit:
-            raise self._told(
-                MailboxFailure("5.2.2", "error writing message: File too large", errno.EFBIG)
-            )
+            raise self._told(MailboxFailure("5.2.2", "error writing message: File too large", errno.EFBIG))
         view = memoryview(data)
         try:
             while view:
@@ -209,19 +210,8 @@ class MboxDelivery:
             self._fd = -1
         if self._named:
             self._named = False
-            with as_user(self._user.uid, self._user.gid):
-                self._locks.unlock_name(self.path)
-
-
-def _made_by_root(path: str, user: User) -> int:
-    fd = os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600)
-    os.fchown(fd, user.uid, user.gid)
-    return fd
-
-
-def _sync_directory(path: str) -> None:
-    fd = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+            try:
+                with as_user(self._user.uid, self._user.gid):
+                    self._locks.unlock_name(self.path)
+            except OSError:
+                pass  # It counts as left behind after stale_lock_time.

@@ -37,9 +37,7 @@ def _fold(line: bytes, column: int, limit: int) -> bytes:
 
 
 def _fold_lines(data: bytes, limit: int) -> bytes:
-    return b"\n".join(
-        _fold(line, 0, limit) if len(line) > limit else line for line in data.split(b"\n")
-    )
+    return b"\n".join(_fold(line, 0, limit) if len(line) > limit else line for line in data.split(b"\n"))
 
 
 def _stuff(data: bytes) -> bytes:

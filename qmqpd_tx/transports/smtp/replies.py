@@ -72,7 +72,7 @@ class ReplyParser:
     @ivar last_garbage: the newest of them.
     """
 
-    __slots__ = ("_lines", "_limit", "_pending", "_size", "garbage", "last_garbage")
+    __slots__ = ("_limit", "_lines", "_pending", "_size", "garbage", "last_garbage")
 
     def __init__(self, limit: int) -> None:
         """

@@ -169,9 +169,7 @@ def settings_from(config: IConfig) -> Settings:
         skip_5xx_greeting=config.boolean("smtp_skip_5xx_greeting"),
         always_send_ehlo=config.boolean("smtp_always_send_ehlo"),
         never_send_ehlo=config.boolean("smtp_never_send_ehlo"),
-        discard_ehlo_keywords=frozenset(
-            word.upper() for word in config.words("smtp_discard_ehlo_keywords")
-        ),
+        discard_ehlo_keywords=frozenset(word.upper() for word in config.words("smtp_discard_ehlo_keywords")),
         skip_quit_response=config.boolean("smtp_skip_quit_response"),
         quote_envelope=config.boolean("smtp_quote_rfc821_envelope"),
         # A continuation line starts with a space, so that two bytes are the least that gets anywhere.

@@ -1,0 +1,81 @@
+"""
+From files to a L{Config<qmqpd_tx.config.model.Config>}.
+
+Reads main.cf and, when there is one beside it, master.cf; else the built-in services count. Reading
+happens here and nowhere else in the room. A file that cannot be read, or makes no sense, raises
+L{ConfigError<qmqpd_tx.interfaces.ConfigError>}, naming it.
+
+Answers to: Postfix's C{-c config_dir}.
+"""
+
+from __future__ import annotations
+
+import os
+
+from qmqpd_tx.config.default_master import DEFAULT_MASTER_CF
+from qmqpd_tx.config.host import Host
+from qmqpd_tx.config.main_cf import parse_main_cf
+from qmqpd_tx.config.master_cf import parse_master_cf
+from qmqpd_tx.config.model import Config
+from qmqpd_tx.interfaces import ConfigError
+
+
+def config_from_text(
+    text: str,
+    master: str | None = None,
+    directory: str = ".",
+    *,
+    main_file: str = "main.cf",
+    master_file: str = "master.cf",
+    host: Host | None = None,
+) -> Config:
+    """
+    @param text: main.cf.
+    @param master: master.cf; L{None} for the built-in one.
+    @param directory: the folder that C{config_directory} tells.
+    @param main_file: what to call main.cf in messages.
+    @param master_file: what to call master.cf in messages.
+    @param host: facts for defaults; L{None} for this host.
+    @return: the checked configuration.
+    @raise ConfigError: a line or a value is bad.
+    """
+    if master is None:
+        services = parse_master_cf(DEFAULT_MASTER_CF, "built-in master.cf")
+    else:
+        services = parse_master_cf(master, master_file)
+    return Config(
+        settings=parse_main_cf(text, main_file),
+        services=services,
+        directory=directory,
+        host=Host.here() if host is None else host,
+        file=main_file,
+        has_master_cf=master is not None,
+    )
+
+
+def load_config(main_cf_path: str | os.PathLike[str]) -> Config:
+    """
+    @param main_cf_path: the path of main.cf; master.cf is looked for in the same folder.
+    @return: the checked configuration.
+    @raise ConfigError: a file cannot be read, or a line or a value is bad.
+    """
+    directory = os.path.dirname(os.path.abspath(main_cf_path))
+    master_path = os.path.join(directory, "master.cf")
+    return config_from_text(
+        _read(main_cf_path),
+        _read(master_path) if os.path.lexists(master_path) else None,
+        directory,
+        main_file=os.fspath(main_cf_path),
+        master_file=master_path,
+    )
+
+
+def _read(path: str | os.PathLike[str]) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+            return file.read()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(
+            f"{os.fspath(path)}: cannot be read: {reason}: check the name and the permissions"
+        ) from None

@@ -1,0 +1,389 @@
+"""
+Runs deliveries, and makes of each outcome what it has to become.
+
+Takes entries from the scheduler, gives L{DeliveryRequest}s to transports, and from their reports: log lines
+as the delivery agent would write them, marks in the queue file for who is done, records in the bounce log
+for who failed for good, and feedback for the scheduler.
+
+Durability: a recipient that failed for good is marked only after the bounce service says that the record is
+safe. A delivered recipient is marked at once, unless the message is at its end with it and will be
+removed anyway. A mark that cannot be written is remembered, so that this process does not deliver twice.
+
+A transport that fails (a bug), is missing, or does not report on everybody defers the recipients and is
+left alone for C{transport_retry_time}. Answers to qmgr(8)'s deliver and entry parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from qmqpd_tx.interfaces import DeliveryRequest, Entry, IBounces, IConfig, IDeliveryTransport, IMailQueue
+from qmqpd_tx.message import Recipient, RecipientState
+from qmqpd_tx.qmgr.chores import Chores
+from qmqpd_tx.qmgr.control import IQueueScheduler
+from qmqpd_tx.qmgr.job import ActiveQueue, Job, Trouble
+from qmqpd_tx.qmgr.lines import Attempt
+from qmqpd_tx.qmgr.verp import verp_sender
+from qmqpd_tx.status import Action, DeliveryReport, DestinationFailure, Outcome
+
+log = Logger(namespace="qmqpd_tx.qmgr")
+
+_UNAVAILABLE: Final = DestinationFailure("4.3.0", "mail transport unavailable")
+_UNKNOWN_ERROR: Final = DestinationFailure("4.3.0", "unknown mail transport error")
+_INTERRUPTED: Final = DestinationFailure("4.3.2", "delivery interrupted: the mail system is stopping")
+_SUSPENDED: Final = "delivery temporarily suspended: "
+_CLASSES: Final = {Action.SENT: "2", Action.DEFERRED: "4", Action.BOUNCED: "5"}
+
+
+class ITransports(Protocol):
+    """Where transports come from."""
+
+    def get(self, name: str) -> IDeliveryTransport | None:
+        """
+        @param name: a master.cf name.
+        @return: the transport, or L{None} if there is none of that name.
+        """
+
+
+class Deliveries:
+    """
+    @ivar under_way: the deliveries that have not reported yet.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: IConfig,
+        queue: IMailQueue,
+        clock: IReactorTime,
+        transports: ITransports,
+        bounces: IBounces,
+        active: ActiveQueue,
+        chores: Chores,
+        scheduler: IQueueScheduler,
+        check: Callable[[Job], None],
+        wake: Callable[[], None],
+    ) -> None:
+        """
+        @param config: see L{reconfigure}.
+        @param transports: finds a transport by name.
+        @param bounces: remembers who failed for good.
+        @param scheduler: says what is next.
+        @param check: called with a message whose work may have ended.
+        @param wake: called when the scheduler may have more.
+        """
+        self._queue = queue
+        self._clock = clock
+        self._transports = transports
+        self._bounces = bounces
+        self._active = active
+        self._chores = chores
+        self._scheduler = scheduler
+        self.check = check
+        self._wake = wake
+        self.under_way: dict[Entry, Deferred[DeliveryReport]] = {}
+        self._stopping = False
+        self.reconfigure(config)
+
+    def reconfigure(self, config: IConfig) -> None:
+        """
+        @param config: where C{delay_logging_resolution_limit} and C{soft_bounce} are read.
+        """
+        self._resolution = config.integer("delay_logging_resolution_limit")
+        self._soft_bounce = config.boolean("soft_bounce")
+
+    def step(self) -> bool:
+        """
+        Begin the next delivery.
+
+        @return: whether there was one.
+        """
+        started = self._clock.seconds()
+        entry: Entry | None = self._scheduler.next(started)
+        if entry is None:
+            return False
+        job: Job = entry.job
+        if job.trouble is Trouble.VANISHED:
+            self._scheduler.done(entry, None, started)
+            self._drop(job, entry.recipients)
+            return True
+        transport = self._transports.get(entry.destination.transport)
+        if transport is None:
+            log.warn(
+                "connect to transport private/{transport}: No such file or directory",
+                transport=entry.destination.transport,
+            )
+            self._throttle(entry, _UNAVAILABLE, started)
+            return True
+        recipients = entry.recipients
+        sender = job.sender
+        if job.verp is not None:
+            sender = verp_sender(sender, job.verp, recipients[0].address)
+        message = job.message
+        request = DeliveryRequest(
+            queue_id=job.queue_id,
+            transport=entry.destination.transport,
+            nexthop=entry.nexthop,
+            sender=sender,
+            recipients=recipients,
+            content=message.content,
+            envelope=message.envelope,
+        )
+        delivery: Deferred[DeliveryReport]
+        try:
+            delivery = transport.deliver(request)
+        except Exception:
+            delivery = fail()
+        self._chores.begin()
+        self.under_way[entry] = delivery
+        delivery.addCallbacks(
+            self._reported,
+            self._broke,
+            callbackArgs=(entry, transport.program, started),
+            errbackArgs=(entry, started),
+        )
+        delivery.addErrback(self._bug, entry)
+        return True
+
+    def cancel(self) -> None:
+        """
+        End the deliveries under way: what is certain is reported, the rest is deferred.
+        """
+        self._stopping = True
+        for delivery in list(self.under_way.values()):
+            delivery.cancel()
+
+    def suspend(self, job: Job, recipients: Sequence[Recipient], failure: DestinationFailure) -> None:
+        """
+        Defer recipients without a try.
+
+        @param failure: why, in the words of the log.
+        """
+        outcomes = [
+            Outcome(recipient, Action.DEFERRED, failure.dsn, failure.text) for recipient in recipients
+        ]
+        # The error(8) agent does this in Postfix, and signs.
+        self.settle(job, recipients, outcomes, "error")
+
+    def settle(
+        self,
+        job: Job,
+        recipients: Sequence[Recipient],
+        outcomes: Sequence[Outcome],
+        program: str,
+        started: float | None = None,
+        setup: float = 0.0,
+        connection_uses: int = 1,
+    ) -> None:
+        """
+        Log the outcomes and see that each has its consequence.
+
+        @param recipients: those who were tried.
+        @param outcomes: one for each of them; what is missing counts as deferred.
+        @param program: the delivery agent's name for the log.
+        @param started: when the delivery began, POSIX seconds; L{None} for none.
+        @param setup: seconds it spent on connection set-up.
+        @param connection_uses: how many deliveries have used the connection.
+        """
+        ended = self._clock.seconds()
+        attempt = Attempt(
+            job,
+            program,
+            ended if started is None else started,
+            setup,
+            ended,
+            self._resolution,
+            connection_uses,
+        )
+        todo = job.todo
+        sent: list[Recipient] = []
+        bounced: list[Outcome] = []
+        for outcome in outcomes:
+            recipient = outcome.recipient
+            action = outcome.action
+            if todo.pop(recipient.position, None) is None:
+                log.warn(
+                    "{queue_id}: {transport} reports twice or on a stranger: {to}",
+                    queue_id=job.queue_id,
+                    transport=program,
+                    to=recipient.address,
+                )
+                continue
+            self._active.recipients -= 1
+            if action is Action.SENT:
+                sent.append(recipient)
+                attempt.log(recipient, outcome.relay, outcome.dsn, "sent", outcome.text)
+                continue
+            if action is Action.BOUNCED and not self._soft_bounce:
+                bounced.append(outcome)
+                attempt.log(recipient, outcome.relay, outcome.dsn, "bounced", outcome.text)
+                continue
+            status = "SOFTBOUNCE" if action is Action.BOUNCED else "deferred"
+            outcome = _as_deferred(outcome)
+            job.kept = True
+            job.deferred.append(outcome)
+            attempt.log(recipient, outcome.relay, outcome.dsn, status, outcome.text)
+        if bounced:
+            job.bounced = True
+            job.busy += 1
+            self._chores.spawn(job.queue_id, self._record_bounced(job, bounced))
+        if sent and not (job.clean() and job.settled()):
+            self.mark(job, sent, RecipientState.DELIVERED)
+        if len(outcomes) < len(recipients):
+            self._missing(job, recipients, attempt)
+
+    def mark(self, job: Job, recipients: Sequence[Recipient], state: RecipientState) -> None:
+        """
+        Record that recipients are done. Not waited for: the store keeps the order of operations on one
+        message, so that the mark is written before the message moves.
+        """
+        self._chores.begin()
+        marked: Deferred[None] = self._queue.mark(job.message, recipients, state)
+        marked.addCallbacks(
+            self._marked,
+            self._not_marked,
+            callbackArgs=(job, recipients),
+            errbackArgs=(job, recipients),
+        )
+
+    def _reported(self, report: DeliveryReport, entry: Entry, program: str, started: float) -> None:
+        del self.under_way[entry]
+        job: Job = entry.job
+        failed = report.destination_failure
+        if failed is not None:
+            failed = DestinationFailure(_with_class(failed.dsn, "4"), _SUSPENDED + failed.text)
+        try:
+            returned = self._scheduler.done(entry, failed, self._clock.seconds())
+            self.settle(
+                job,
+                entry.recipients,
+                report.outcomes,
+                program,
+                started,
+                report.setup_seconds,
+                report.connection_uses,
+            )
+            if failed is not None:
+                self._return(returned, failed)
+        finally:
+            self._chores.end()
+        self.check(job)
+        self._wake()
+
+    def _broke(self, failure: Failure, entry: Entry, started: float) -> None:
+        del self.under_way[entry]
+        try:
+            if self._stopping and isinstance(failure.value, CancelledError):
+                self._scheduler.done(entry, None, self._clock.seconds())
+                self.suspend(entry.job, entry.recipients, _INTERRUPTED)
+                self.check(entry.job)
+            else:
+                log.failure(
+                    "{queue_id}: transport {transport} failed",
+                    failure,
+                    queue_id=entry.job.queue_id,
+                    transport=entry.destination.transport,
+                )
+                self._throttle(entry, _UNKNOWN_ERROR, started)
+        finally:
+            self._chores.end()
+        self._wake()
+
+    def _bug(self, failure: Failure, entry: Entry) -> None:
+        """Whatever a report was made of, its recipients must not be lost from sight."""
+        log.failure("{queue_id}: delivery report", failure, queue_id=entry.job.queue_id)
+        left = [recipient for recipient in entry.recipients if recipient.position in entry.job.todo]
+        self.suspend(entry.job, left, _UNKNOWN_ERROR)
+        self.check(entry.job)
+        self._wake()
+
+    def _throttle(self, entry: Entry, reason: DestinationFailure, started: float) -> None:
+        """The transport is broken: nothing of what waits for it is tried."""
+        now = self._clock.seconds()
+        self._scheduler.done(entry, None, now)
+        returned = self._scheduler.throttle(entry.destination.transport, reason, now)
+        job: Job = entry.job
+        outcomes = [
+            Outcome(recipient, Action.DEFERRED, reason.dsn, reason.text) for recipient in entry.recipients
+        ]
+        self.settle(job, entry.recipients, outcomes, "error", started)
+        self.check(job)
+        self._return(returned, reason)
+
+    def _return(self, entries: Sequence[Entry], reason: DestinationFailure) -> None:
+        for entry in entries:
+            self.suspend(entry.job, entry.recipients, reason)
+            self.check(entry.job)
+
+    def _missing(self, job: Job, recipients: Sequence[Recipient], attempt: Attempt) -> None:
+        left = [recipient for recipient in recipients if recipient.position in job.todo]
+        if left:
+            log.warn(
+                "{queue_id}: {transport} did not report on all recipients",
+                queue_id=job.queue_id,
+                transport=attempt.program,
+            )
+            self.suspend(job, left, _UNKNOWN_ERROR)
+
+    def _drop(self, job: Job, recipients: Sequence[Recipient]) -> None:
+        for recipient in recipients:
+            if job.todo.pop(recipient.position, None) is not None:
+                self._active.recipients -= 1
+        self.check(job)
+
+    async def _record_bounced(self, job: Job, bounced: list[Outcome]) -> None:
+        """First the record, then the mark; without a record the recipients wait instead."""
+        try:
+            await self._bounces.bounced(job.message, bounced)
+        except Exception:
+            log.failure("{queue_id}: bounce log", queue_id=job.queue_id)
+            job.kept = True
+            job.deferred.extend(_as_deferred(outcome) for outcome in bounced)
+        else:
+            self.mark(job, [outcome.recipient for outcome in bounced], RecipientState.BOUNCED)
+        job.busy -= 1
+        self.check(job)
+
+    def _marked(self, _: object, job: Job, recipients: Sequence[Recipient]) -> None:
+        if self._active.done:
+            done = self._active.done.get(job.queue_id)
+            if done is not None:
+                done.difference_update(recipient.position for recipient in recipients)
+                if not done:
+                    del self._active.done[job.queue_id]
+        self._chores.end()
+
+    def _not_marked(self, failure: Failure, job: Job, recipients: Sequence[Recipient]) -> None:
+        log.warn(
+            "{queue_id}: mark recipients as done: {reason}; kept in mind",
+            queue_id=job.queue_id,
+            reason=failure.getErrorMessage(),
+        )
+        done = self._active.done.setdefault(job.queue_id, set())
+        done.update(recipient.position for recipient in recipients)
+        self._chores.end()
+
+
+def _with_class(dsn: str, digit: str) -> str:
+    return dsn if dsn.startswith(digit) else digit + dsn[1:]
+
+
+def _as_deferred(outcome: Outcome) -> Outcome:
+    dsn = _with_class(outcome.dsn, _CLASSES[Action.DEFERRED])
+    if outcome.action is Action.DEFERRED and dsn == outcome.dsn:
+        return outcome
+    return Outcome(
+        outcome.recipient,
+        Action.DEFERRED,
+        dsn,
+        outcome.text,
+        outcome.relay,
+        outcome.remote_mta,
+        outcome.diagnostic,
+    )

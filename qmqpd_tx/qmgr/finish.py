@@ -1,0 +1,213 @@
+"""
+Ends a message's stay in the active queue: it is removed, deferred, returned to its sender, or saved to
+C{corrupt}.
+
+Takes a message whose recipients all have outcomes. Order is what keeps mail from being lost: the record of a
+failed recipient is durable before the recipient is marked; the notice to the sender is safe in the queue
+before the original is removed; a notice that cannot be made keeps the message in C{deferred}, with everybody
+marked, so that only the notice is tried again. Whether a message is too old is asked here, when an attempt
+has failed, and the report keeps the last 4.x.x status. Answers to qmgr(8)'s active part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from qmqpd_tx.interfaces import IBounces, IConfig, IMailQueue
+from qmqpd_tx.message import Queue, RecipientState
+from qmqpd_tx.qmgr.backoff import RetryPolicy
+from qmqpd_tx.qmgr.chores import Chores
+from qmqpd_tx.qmgr.deliver import Deliveries
+from qmqpd_tx.qmgr.job import ActiveQueue, Job, Trouble
+from qmqpd_tx.qmgr.lines import log_expired, log_removed
+from qmqpd_tx.status import Action, Outcome
+
+log = Logger(namespace="qmqpd_tx.qmgr")
+
+REMEMBERED: Final = 1000
+"""How many outcomes of waiting recipients are held before they are handed to the bounce service."""
+
+
+class Finisher:
+    """The last step of a message in the active queue."""
+
+    def __init__(
+        self,
+        *,
+        config: IConfig,
+        queue: IMailQueue,
+        clock: IReactorTime,
+        bounces: IBounces,
+        active: ActiveQueue,
+        chores: Chores,
+        deliveries: Deliveries,
+        wake: Callable[[], None],
+    ) -> None:
+        """
+        @param config: see L{reconfigure}.
+        @param queue: the store.
+        @param bounces: remembers and tells what went wrong.
+        @param active: where messages leave.
+        @param deliveries: marks recipients.
+        @param wake: called when there is room in the active queue.
+        """
+        self._queue = queue
+        self._clock = clock
+        self._bounces = bounces
+        self._active = active
+        self._chores = chores
+        self._deliveries = deliveries
+        self._wake = wake
+        self.reconfigure(config)
+
+    def reconfigure(self, config: IConfig) -> None:
+        """
+        @param config: where backoff times, lifetimes and C{double_bounce_sender} are read.
+        """
+        self._policy = RetryPolicy.from_config(config)
+        sender = config.string("double_bounce_sender").encode("utf-8", "surrogateescape").lower()
+        self._double_bounce = sender.partition(b"@")[0]
+
+    def finish(self, job: Job) -> None:
+        """
+        @param job: a message that is settled.
+        """
+        job.finishing = True
+        if job.fresh and job.clean():
+            # Everybody got it at the first try: no log exists, and no mark matters any more.
+            self._remove(job)
+            self._leave(job)
+        else:
+            self._chores.spawn(job.queue_id, self._conclude(job))
+
+    def remember(self, job: Job) -> bool:
+        """
+        Hand over the outcomes of waiting recipients if there are many.
+
+        @return: whether that was begun; the message is checked again when it is done.
+        """
+        if len(job.deferred) < REMEMBERED:
+            return False
+        job.busy += 1
+        self._chores.spawn(job.queue_id, self._remember_some(job))
+        return True
+
+    async def _remember_some(self, job: Job) -> None:
+        await self._remember(job)
+        job.busy -= 1
+        self._deliveries.check(job)
+
+    async def _remember(self, job: Job) -> None:
+        """
+        Record why recipients wait; or, when the message is too old, that they failed. The answer to that
+        question holds for the whole attempt.
+        """
+        outcomes, job.deferred = job.deferred, []
+        if not outcomes:
+            return
+        if job.expired is None:
+            job.expired = self._expired(job)
+        if job.expired:
+            failed = [_as_failed(outcome) for outcome in outcomes]
+            try:
+                await self._bounces.bounced(job.message, failed)
+            except Exception:
+                log.failure("{queue_id}: bounce log", queue_id=job.queue_id)
+                job.expired = False
+            else:
+                job.bounced = True
+                recipients = [outcome.recipient for outcome in outcomes]
+                self._deliveries.mark(job, recipients, RecipientState.BOUNCED)
+                return
+        try:
+            await self._bounces.deferred(job.message, outcomes)
+        except Exception:
+            log.failure("{queue_id}: defer log", queue_id=job.queue_id)
+
+    async def _conclude(self, job: Job) -> None:
+        keep = True
+        try:
+            if job.trouble is not Trouble.VANISHED:
+                await self._remember(job)
+                keep = (job.kept and not job.expired) or job.trouble is not Trouble.NONE
+                if job.expired:
+                    log_expired(job)
+                if (job.bounced or not job.fresh) and not await self._notify(job):
+                    keep = True
+                if not keep:
+                    await self._forget(job)
+        finally:
+            if job.trouble is Trouble.DAMAGED:
+                self._save_corrupt(job)
+            elif job.trouble is Trouble.VANISHED:
+                self._active.done.pop(job.queue_id, None)
+            elif keep:
+                self._defer(job)
+            else:
+                self._remove(job)
+            self._leave(job)
+
+    async def _notify(self, job: Job) -> bool:
+        try:
+            await self._bounces.notify(job.message)
+        except Exception:
+            log.failure("{queue_id}: notify the sender; will try again", queue_id=job.queue_id)
+            return False
+        return True
+
+    async def _forget(self, job: Job) -> None:
+        try:
+            await self._bounces.forget(job.queue_id)
+        except Exception:
+            log.failure("{queue_id}: remove delivery status logs", queue_id=job.queue_id)
+
+    def _expired(self, job: Job) -> bool:
+        sender = job.sender
+        is_bounce = not sender or sender.rpartition(b"@")[0].lower() == self._double_bounce
+        return self._policy.expired(self._clock.seconds(), job.arrival_time, is_bounce)
+
+    def _remove(self, job: Job) -> None:
+        queue_id, where = job.queue_id, job.queue
+        self._active.done.pop(queue_id, None)
+        self._chores.run(queue_id, "remove", lambda: self._queue.remove(queue_id, where), log_removed)
+
+    def _defer(self, job: Job) -> None:
+        queue_id, where = job.queue_id, job.queue
+        due = self._policy.next_attempt(self._clock.seconds(), job.arrival_time)
+        self._chores.run(
+            queue_id, "move to deferred", lambda: self._queue.move(queue_id, where, Queue.DEFERRED, due)
+        )
+
+    def _save_corrupt(self, job: Job) -> None:
+        queue_id, where = job.queue_id, job.queue
+        self._active.done.pop(queue_id, None)
+        log.warn(
+            'saving corrupt file "{queue_id}" from queue "{source}" to queue "corrupt"',
+            queue_id=queue_id,
+            source=where.value,
+        )
+        self._chores.run(
+            queue_id, "move to corrupt", lambda: self._queue.move(queue_id, where, Queue.CORRUPT)
+        )
+
+    def _leave(self, job: Job) -> None:
+        self._active.jobs.pop(job.queue_id, None)
+        job.message.close()
+        self._wake()
+
+
+def _as_failed(outcome: Outcome) -> Outcome:
+    """The same outcome as a final one; its 4.x.x status tells the sender why it was given up."""
+    return Outcome(
+        outcome.recipient,
+        Action.BOUNCED,
+        outcome.dsn,
+        outcome.text,
+        outcome.relay,
+        outcome.remote_mta,
+        outcome.diagnostic,
+    )

@@ -1,0 +1,491 @@
+"""
+The queue store on disk: L{IMailQueue}.
+
+Takes an L{IConfig}; keeps each message in one file under C{queue_directory}. Answers to the queue of
+Postfix: the folders incoming, active, deferred, hold and corrupt and the library around them.
+
+Durability: a message that L{IMessageWriter.commit} reported survives a power cut. A move, a mark or a
+removal survives the death of the process at once and a power cut within the journal interval of the
+file system (seconds); when lost, the message is in the state before, so a recipient may get it twice,
+never not at all. C{docs/queue-states.rst} is the full table.
+
+Failure: every Deferred fails with a L{SpoolError}. No disk operation ever runs on the reactor's thread, so
+a disk that hangs makes Deferreds wait and nothing else. Three kinds of disk threads share the work: one
+that does everything about existing messages in the order of the calls, C{queue_commit_threads} that
+commit, and two that move content of large messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from qmqpd_tx.interfaces import (
+    IConfig,
+    IMailQueue,
+    InsufficientSpace,
+    MessageNotFound,
+    MessageUnfinished,
+    QueuedEntry,
+    Recovery,
+    SpoolError,
+)
+from qmqpd_tx.message import (
+    Envelope,
+    LogKind,
+    Queue,
+    QueueID,
+    Recipient,
+    RecipientSlice,
+    RecipientState,
+)
+from qmqpd_tx.spool import queueid
+from qmqpd_tx.spool.commits import CommitRunner, SyncFile, TransferRunner
+from qmqpd_tx.spool.disk import Disk, Lane, ThreadedDisk
+from qmqpd_tx.spool.files import QueuePaths
+from qmqpd_tx.spool.filesystem import FileSystem, RealFileSystem
+from qmqpd_tx.spool.index import DueIndex
+from qmqpd_tx.spool.logs import AppendLog, Known, ReadLog, RemoveLog
+from qmqpd_tx.spool.operations import (
+    FileOperation,
+    Mark,
+    MetadataRunner,
+    Move,
+    Open,
+    Opened,
+    ReadContent,
+    ReadRecipients,
+    Remove,
+)
+from qmqpd_tx.spool.record import Layout
+from qmqpd_tx.spool.recovery import Recover
+from qmqpd_tx.spool.scan import FileScan, Scan
+from qmqpd_tx.spool.settings import SYNCFS, SpoolSettings
+from qmqpd_tx.spool.stored import Shared, StoredMessage
+from qmqpd_tx.spool.upkeep import FreeSpace, Unlock
+from qmqpd_tx.spool.writer import FileMessageWriter
+
+log = Logger(namespace="qmqpd_tx.qmgr")
+
+FREE_SPACE_INTERVAL = 1.0
+"""Seconds after which the free space is asked for again."""
+
+UNFINISHED_TIME_LIMIT = 86400.0
+"""Age in seconds at which start-up removes an unfinished file; a day, as in Postfix."""
+
+_FOREIGN_LIMIT = 100
+
+
+@implementer(IMailQueue)
+class FileMailQueue:
+    """
+    See L{IMailQueue}.
+
+    @param config: read once, here.
+    @param reactor: for the time and for reporting from the disk threads.
+    @param fs: the system calls; tests pass one that fails or stops.
+    @param disk: what runs disk work; L{None} makes threads at L{start}, tests pass an
+        L{InlineDisk<qmqpd_tx.spool.disk.InlineDisk>}.
+    @param buffer_limit: a message up to this size is written in one go at its commit; a larger one streams
+        out, with up to twice as many bytes in memory.
+    @raise ConfigError: a parameter cannot be used.
+    """
+
+    metadata: Lane
+    commits: Lane
+    transfers: Lane
+
+    def __init__(
+        self,
+        config: IConfig,
+        reactor: IReactorTime,
+        fs: FileSystem | None = None,
+        disk: Disk | None = None,
+        buffer_limit: int = 65536,
+    ) -> None:
+        self._buffer_limit = buffer_limit
+        self._settings = settings = SpoolSettings.from_config(config)
+        self._reactor = reactor
+        self._fs: FileSystem = RealFileSystem() if fs is None else fs
+        self._given_disk = disk
+        self._disk: Disk | None = None
+        self._paths = QueuePaths(
+            settings.queue_directory, settings.hash_queue_names, settings.hash_queue_depth
+        )
+        self._ids = queueid.QueueIDs()
+        self._index = DueIndex()
+        self._writers: dict[QueueID, FileMessageWriter] = {}
+        self._shared: dict[QueueID, Shared] = {}
+        self._scans: set[Scan] = set()
+        self._known_logs: Known = {}
+        self._warned: set[str] = set()
+        self._memory = 0
+        self._lock: int | None = None
+        self._running = False
+        self._free = 0
+        self._free_checked = 0.0
+        self._free_asked = False
+
+    def reconfigure(self, config: IConfig) -> None:
+        """
+        Take over what can change while messages are in the queue: C{queue_minfree} and
+        C{qmgr_message_memory_limit}. The rest waits for a restart.
+
+        @raise ConfigError: a parameter cannot be used; nothing changes.
+        """
+        self._settings = SpoolSettings.from_config(config)
+
+    # --- start and stop -----------------------------------------------------------------------------
+
+    def start(self) -> Deferred[Recovery]:
+        """See L{IMailQueue.start}."""
+        if self._disk is not None:
+            return fail(SpoolError("start the queue: it was started already"))
+        settings = self._settings
+        syncfs = settings.commit_sync == SYNCFS
+        if syncfs and not self._fs.has_syncfs:
+            log.warn("queue_commit_sync = syncfs: this system has no syncfs: using fsync")
+            syncfs = False
+        disk = self._given_disk
+        if disk is None:
+            disk = ThreadedDisk(IReactorFromThreads(self._reactor))
+        self._disk = disk
+        fs, paths = self._fs, self._paths
+        self.metadata = disk.lane("queue", 1, MetadataRunner(fs, paths))
+        self.commits = disk.lane("commit", settings.commit_threads, CommitRunner(fs, paths, syncfs))
+        self.transfers = disk.lane("content", 2, TransferRunner(fs, paths))
+        operation = Recover(self._reactor.seconds(), UNFINISHED_TIME_LIMIT, self._foreign)
+
+        def started(recovery: Recovery) -> Recovery:
+            self._lock = operation.lock
+            self._index = operation.index
+            self._free = operation.free
+            self._free_checked = self._reactor.seconds()
+            if operation.last is not None:
+                self._ids.seen(operation.last)
+            self._running = True
+            return recovery
+
+        self.metadata.put(operation)
+        deferred: Deferred[Recovery] = operation.deferred
+        return deferred.addCallbacks(started, self._not_started)
+
+    def _not_started(self, failure: Failure) -> Failure:
+        self._end_disk()
+        return failure
+
+    def stop(self) -> Deferred[None]:
+        """See L{IMailQueue.stop}. Messages still being written are dropped."""
+        disk = self._disk
+        if disk is None or not self._running:
+            return succeed(None)
+        self._running = False
+        for writer in list(self._writers.values()):
+            if not writer.committing:
+                writer.abort()
+
+        def unlock(_: None) -> Deferred[None]:
+            assert disk is not None
+            lock, self._lock = self._lock, None
+            if lock is not None:
+                self.metadata.put(Unlock(lock))
+            return disk.drained()
+
+        return disk.drained().addCallback(unlock).addCallback(lambda _: self._end_disk())
+
+    def _end_disk(self) -> None:
+        disk, self._disk = self._disk, None
+        if disk is not None:
+            disk.stop()
+
+    def _foreign(self, path: str) -> None:
+        """
+        Warn of a file that has no place in a queue folder; runs on a disk thread.
+        """
+        if path not in self._warned and len(self._warned) < _FOREIGN_LIMIT:
+            self._warned.add(path)
+            log.warn("{path}: not a queue file: ignored", path=path)
+
+    def _submit(self, operation: FileOperation) -> Deferred[Any]:
+        if not self._running:
+            return fail(SpoolError(f"{operation.doing}: the queue is not running"))
+        self.metadata.put(operation)
+        return operation.deferred
+
+    # --- new messages -------------------------------------------------------------------------------
+
+    def create(self, arrival_time: float) -> FileMessageWriter:
+        """See L{IMailQueue.create}."""
+        if not self._running:
+            raise SpoolError("create a message: the queue is not running")
+        if self._settings.queue_minfree > 0:
+            self._check_space()
+        queue_id = self._ids.next(arrival_time)
+        writer = FileMessageWriter(queue_id, self, self._buffer_limit)
+        self._writers[queue_id] = writer
+        return writer
+
+    def _check_space(self) -> None:
+        now = self._reactor.seconds()
+        if not self._free_asked and not 0 <= now - self._free_checked < FREE_SPACE_INTERVAL:
+            self._free_asked = True
+            self.transfers.put(FreeSpace(self._free_space))
+        minimum = self._settings.queue_minfree
+        if self._free < minimum:
+            raise InsufficientSpace(
+                f"{self._settings.queue_directory}: {self._free} bytes free,"
+                f" less than queue_minfree = {minimum}: make room"
+            )
+
+    def _free_space(self, free: int | None) -> None:
+        self._free_asked = False
+        self._free_checked = self._reactor.seconds()
+        if free is not None:
+            self._free = free
+
+    def committed(
+        self,
+        queue_id: QueueID,
+        envelope: Envelope,
+        layout: Layout,
+        content: bytes | None,
+        recipients: list[Recipient] | None,
+    ) -> StoredMessage:
+        """
+        A writer's message is durable.
+
+        @return: its handle.
+        """
+        del self._writers[queue_id]
+        self._free -= layout.size
+        return self._handle(queue_id, Queue.INCOMING, envelope, layout, content, recipients)
+
+    def discarded(self, queue_id: QueueID) -> None:
+        """
+        Nothing is left of a writer's message.
+        """
+        self._writers.pop(queue_id, None)
+
+    # --- messages -----------------------------------------------------------------------------------
+
+    def _handle(
+        self,
+        queue_id: QueueID,
+        queue: Queue,
+        envelope: Envelope,
+        layout: Layout,
+        content: bytes | None,
+        recipients: list[Recipient] | None,
+    ) -> StoredMessage:
+        shared = self._shared.get(queue_id)
+        if shared is None:
+            shared = self._shared[queue_id] = Shared(queue)
+        shared.handles += 1
+        if content is None or self._memory + layout.size > self._settings.memory_limit:
+            content = recipients = None
+        else:
+            self._memory += layout.size
+        return StoredMessage(self, queue_id, envelope, layout, shared, content, recipients)
+
+    def closed(self, message: StoredMessage) -> None:
+        """
+        One of our messages was closed.
+        """
+        shared = message.shared
+        shared.handles -= 1
+        if shared.handles == 0:
+            del self._shared[message.queue_id]
+        self._memory -= message.in_memory
+
+    def fetch_content(self, message: StoredMessage, offset: int, length: int) -> Deferred[bytes]:
+        """
+        Read the content of one of our messages from disk.
+        """
+        queue_id = message.queue_id
+        if not self._running or not message.is_open:
+            return fail(SpoolError(f"{queue_id}: read content: the message or the queue is closed"))
+        operation = ReadContent(queue_id, message.shared.queue, message.layout, offset, length)
+        self.transfers.put(operation)
+        return operation.deferred
+
+    def fetch_recipients(
+        self, message: StoredMessage, position: int | None, limit: int
+    ) -> Deferred[RecipientSlice]:
+        """
+        Read unfinished recipients of one of our messages from disk.
+        """
+        queue_id = message.queue_id
+        if not message.is_open:
+            return fail(SpoolError(f"{queue_id}: read recipients: the message is closed"))
+        return self._submit(ReadRecipients(queue_id, message.shared.queue, message.layout, position, limit))
+
+    def open(self, queue_id: QueueID, queue: Queue) -> Deferred[StoredMessage]:
+        """See L{IMailQueue.open}."""
+        if not queueid.valid(queue_id):
+            return _no_id("open", queue_id)
+        if queue_id in self._writers:
+            return fail(MessageUnfinished(f"{queue_id}: open: the message is still being written"))
+        deferred: Deferred[StoredMessage] = self._submit(Open(queue_id, queue, self._opened))
+        if queue is Queue.DEFERRED:
+            deferred.addErrback(self._gone, queue_id, self._index.get(queue_id))
+        return deferred
+
+    def _opened(self, queue_id: QueueID, queue: Queue, found: Opened) -> StoredMessage:
+        return self._handle(queue_id, queue, found.envelope, found.layout, found.content, found.recipients)
+
+    def _gone(self, failure: Failure, queue_id: QueueID, due: float | None) -> Failure:
+        """
+        A deferred message went away behind our back: unless it is deferred again since, forget it.
+        """
+        if isinstance(failure.value, MessageNotFound) and self._index.get(queue_id) == due:
+            self._index.drop(queue_id)
+        return failure
+
+    def mark(
+        self, message: StoredMessage, recipients: Sequence[Recipient], state: RecipientState
+    ) -> Deferred[None]:
+        """See L{IMailQueue.mark}."""
+        if not recipients:
+            return succeed(None)
+        positions = [recipient.position for recipient in recipients]
+        shared = message.shared
+        if state is RecipientState.TODO:
+            shared.done.difference_update(positions)
+        else:
+            shared.done.update(positions)
+        return self._submit(Mark(message.queue_id, shared.queue, positions, state))
+
+    def move(
+        self, queue_id: QueueID, source: Queue, target: Queue, due: float | None = None
+    ) -> Deferred[None]:
+        """See L{IMailQueue.move}."""
+        if not queueid.valid(queue_id):
+            return _no_id("move", queue_id)
+        if queue_id in self._writers:
+            return fail(MessageNotFound(f"{queue_id}: move: the message is still being written"))
+        if target is Queue.DEFERRED and due is None:
+            raise ValueError(f"{queue_id}: move to deferred without a due time")
+        if not self._running:
+            return fail(SpoolError(f"{queue_id}: move: the queue is not running"))
+        before = self._leave(queue_id, source)
+        if target is Queue.DEFERRED and due is not None:
+            self._index.set(queue_id, due)
+        shared = self._shared.get(queue_id)
+        if shared is not None:
+            shared.queue = target
+        deferred: Deferred[None] = self._submit(Move(queue_id, source, target, due))
+        if source is Queue.DEFERRED or target is Queue.DEFERRED:
+            deferred.addErrback(self._not_moved, queue_id, source, target, before, due)
+        return deferred
+
+    def _leave(self, queue_id: QueueID, queue: Queue) -> float | None:
+        """
+        A message leaves a queue: what is being scanned must not bring it back into the index.
+
+        @return: when it was due.
+        """
+        for scan in self._scans:
+            scan.left.add(queue_id)
+        return self._index.drop(queue_id) if queue is Queue.DEFERRED else None
+
+    def _not_moved(
+        self,
+        failure: Failure,
+        queue_id: QueueID,
+        source: Queue,
+        target: Queue,
+        before: float | None,
+        due: float | None,
+    ) -> Failure:
+        """
+        Put the index right again, unless a later call has changed it.
+        """
+        expected = due if target is Queue.DEFERRED else None
+        if self._index.get(queue_id) == expected:
+            self._index.drop(queue_id)
+            if source is Queue.DEFERRED and before is not None and not isinstance(failure.value, MessageNotFound):
+                self._index.set(queue_id, before)
+        return failure
+
+    def remove(self, queue_id: QueueID, queue: Queue) -> Deferred[None]:
+        """See L{IMailQueue.remove}."""
+        if not queueid.valid(queue_id):
+            return _no_id("remove", queue_id)
+        if queue_id in self._writers:
+            return fail(MessageNotFound(f"{queue_id}: remove: the message is still being written"))
+        if not self._running:
+            return fail(SpoolError(f"{queue_id}: remove: the queue is not running"))
+        before = self._leave(queue_id, queue)
+        deferred: Deferred[None] = self._submit(Remove(queue_id, queue))
+        if before is not None:
+            deferred.addErrback(self._not_moved, queue_id, queue, Queue.CORRUPT, before, None)
+        return deferred
+
+    # --- finding ------------------------------------------------------------------------------------
+
+    def scan(self, queue: Queue) -> FileScan:
+        """See L{IMailQueue.scan}."""
+        return FileScan(queue, self._paths, self._fs, self._foreign, self._scan)
+
+    def _scan(self, operation: Scan) -> Deferred[list[QueuedEntry]]:
+        self._scans.add(operation)
+        operation.report = self._scanned
+        return self._submit(operation)
+
+    def _scanned(self, operation: Scan, entries: list[QueuedEntry]) -> list[QueuedEntry]:
+        """
+        @return: the entries without messages still being written.
+        """
+        self._scans.discard(operation)
+        if operation.queue is Queue.DEFERRED:
+            for entry in entries:
+                if entry.queue_id not in operation.left and entry.queue_id not in self._index:
+                    self._index.set(entry.queue_id, entry.due)
+        if operation.queue is not Queue.INCOMING:
+            return entries
+        return [entry for entry in entries if entry.queue_id not in self._writers]
+
+    def due(self, now: float, limit: int) -> list[QueuedEntry]:
+        """See L{IMailQueue.due}."""
+        return self._index.due(now, limit)
+
+    def next_due(self) -> float | None:
+        """See L{IMailQueue.next_due}."""
+        return self._index.next_due()
+
+    # --- delivery status logs -----------------------------------------------------------------------
+
+    def append_log(
+        self, kind: LogKind, queue_id: QueueID, records: Sequence[bytes], durable: bool
+    ) -> Deferred[None]:
+        """See L{IMailQueue.append_log}."""
+        if not queueid.valid(queue_id):
+            return _no_id("append to a log", queue_id)
+        sync = self._sync_log if durable else None
+        return self._submit(AppendLog(kind, queue_id, self._known_logs, records, sync))
+
+    def _sync_log(self, fd: int, operation: AppendLog) -> None:
+        assert operation.queue_id is not None
+        self.commits.put(SyncFile(fd, operation.queue_id, operation.synced))
+
+    def read_log(self, kind: LogKind, queue_id: QueueID) -> Deferred[list[bytes]]:
+        """See L{IMailQueue.read_log}."""
+        if not queueid.valid(queue_id):
+            return _no_id("read a log", queue_id)
+        return self._submit(ReadLog(kind, queue_id, self._known_logs))
+
+    def remove_log(self, kind: LogKind, queue_id: QueueID) -> Deferred[None]:
+        """See L{IMailQueue.remove_log}."""
+        if not queueid.valid(queue_id):
+            return _no_id("remove a log", queue_id)
+        return self._submit(RemoveLog(kind, queue_id, self._known_logs))
+
+
+def _no_id(doing: str, queue_id: object) -> Deferred[Any]:
+    return fail(MessageNotFound(f"{doing}: {queue_id!r} is not a queue id"))

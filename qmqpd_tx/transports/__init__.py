@@ -1,0 +1,3 @@
+"""
+Delivery agents, and the registry that finds them. See L{qmqpd_tx.transports.registry}.
+"""

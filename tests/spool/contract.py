@@ -1,0 +1,515 @@
+"""
+What every L{IMailQueue} promises. Mix L{QueueContract} into a test case that can make a queue; any store
+that passes may take the place of another.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from qmqpd_tx.interfaces import (
+    CommitAbandoned,
+    IMailQueue,
+    IMessageContent,
+    IMessageWriter,
+    InsufficientSpace,
+    IQueueScan,
+    IStoredMessage,
+    MessageDamaged,
+    MessageNotFound,
+    MessageUnfinished,
+    QueuedEntry,
+    Recovery,
+    SpoolError,
+)
+from qmqpd_tx.message import LogKind, Queue, QueueID, Recipient, RecipientState
+
+from tests.spool.values import ENVELOPE, NOW, TOP
+
+BODY = b"Subject: hello\n\n8-bit \xe4\0 and a bare CR \r.\nno final newline"
+
+
+# A mixin, so that it is not itself collected as a test case.
+_Base = SynchronousTestCase if TYPE_CHECKING else object
+
+
+class QueueContract(_Base):
+    """The contract suite."""
+
+    queue: Any
+
+    def make_queue(self) -> Any:
+        """
+        @return: a queue, not started, the same one after a stop.
+        """
+        raise NotImplementedError
+
+    def fill(self) -> None:
+        """
+        Make the queue's disk full.
+        """
+        raise NotImplementedError
+
+    def hold(self) -> None:
+        """
+        Make the disk hang.
+        """
+        raise NotImplementedError
+
+    def release(self) -> None:
+        """
+        End that.
+        """
+        raise NotImplementedError
+
+    def damage(self, queue_id: QueueID, queue: Queue, offset: int, data: bytes) -> None:
+        """
+        Overwrite bytes of a queue file behind the store's back.
+        """
+        raise NotImplementedError
+
+    def setUp(self) -> None:
+        """Start a queue."""
+        self.queue = self.make_queue()
+        self.successResultOf(self.queue.start())
+        self.addCleanup(lambda: self.successResultOf(self.queue.stop()))
+
+    # --- tools --------------------------------------------------------------------------------------
+
+    def run_now(self, coroutine: Any) -> Any:
+        """
+        @return: what a coroutine gives, which must not have to wait.
+        """
+        return self.successResultOf(Deferred.fromCoroutine(coroutine))
+
+    def write(self, body: bytes = BODY, recipients: int = 1, commit: bool = True) -> Any:
+        """
+        @return: a writer, or with C{commit} the stored message.
+        """
+        writer = self.queue.create(NOW)
+        writer.write(body[:10])
+        writer.write(body[10:])
+        writer.envelope(ENVELOPE, TOP)
+        for number in range(recipients):
+            address = b"user%d@example.com" % number
+            writer.recipient(address, address if number % 2 else b"alias%d" % number)
+        return self.successResultOf(writer.commit()) if commit else writer
+
+    def addresses(self, message: Any) -> list[bytes]:
+        """
+        @return: the unfinished recipients, read in slices of three.
+        """
+        found: list[Recipient] = []
+        position = None
+        while True:
+            piece = self.run_now(message.recipients(position, 3))
+            self.assertLessEqual(len(piece.recipients), 3)
+            found += piece.recipients
+            position = piece.next_position
+            if position is None:
+                return [recipient.address for recipient in found]
+
+    def listed(self, queue: Queue) -> list[QueueID]:
+        """
+        @return: what a scan finds, in order of the ids.
+        """
+        scan = self.queue.scan(queue)
+        self.assertTrue(verifyObject(IQueueScan, scan))
+        found: list[QueueID] = []
+        while entries := self.successResultOf(scan.next(2)):
+            self.assertLessEqual(len(entries), 2)
+            found += [entry.queue_id for entry in entries]
+        self.assertEqual(self.successResultOf(scan.next(2)), [])
+        self.assertEqual(len(set(found)), len(found))
+        return sorted(found)
+
+    def reopened(self, message: Any, queue: Queue) -> Any:
+        """
+        @return: a new handle of a message, read from the store.
+        """
+        message.close()
+        return self.successResultOf(self.queue.open(message.queue_id, queue))
+
+    # --- messages in ----------------------------------------------------------------------------------
+
+    def test_provides(self) -> None:
+        """All objects provide their interfaces."""
+        self.assertTrue(verifyObject(IMailQueue, self.queue))
+        writer = self.write(commit=False)
+        self.assertTrue(verifyObject(IMessageWriter, writer))
+        message = self.successResultOf(writer.commit())
+        self.assertTrue(verifyObject(IStoredMessage, message))
+        self.assertTrue(verifyObject(IMessageContent, message.content))
+
+    def test_stored(self) -> None:
+        """What was written is what is read, at once and from the store."""
+        message = self.write(recipients=5)
+        for _ in range(2):
+            self.assertEqual(message.envelope, ENVELOPE)
+            self.assertEqual(message.content.size, len(TOP + BODY))
+            self.assertEqual(message.size, len(TOP + BODY))
+            self.assertEqual(message.recipient_count, 5)
+            self.assertEqual(self.run_now(message.content.read(0, 1000)), TOP + BODY)
+            self.assertEqual(self.run_now(message.content.read(3, 20)), (TOP + BODY)[3:23])
+            self.assertEqual(self.run_now(message.content.read(len(TOP) + 2, 4)), BODY[2:6])
+            self.assertEqual(self.run_now(message.content.read(len(TOP + BODY), 10)), b"")
+            self.assertEqual(self.addresses(message), [b"user%d@example.com" % n for n in range(5)])
+            first = self.run_now(message.recipients(None, 1)).recipients[0]
+            self.assertEqual((first.address, first.original), (b"user0@example.com", b"alias0"))
+            message = self.reopened(message, Queue.INCOMING)
+        message.close()
+        message.close()
+
+    def test_positions_agree(self) -> None:
+        """A position taken from a fresh handle means the same to a handle read from the store."""
+        message = self.write(recipients=7)
+        piece = self.run_now(message.recipients(None, 4))
+        message = self.reopened(message, Queue.INCOMING)
+        again = self.run_now(message.recipients(None, 4))
+        self.assertEqual(again, piece)
+        rest = self.run_now(message.recipients(piece.next_position, 10))
+        self.assertEqual([one.address for one in rest.recipients], [b"user%d@example.com" % n for n in (4, 5, 6)])
+        self.assertIsNone(rest.next_position)
+
+    def test_empty_parts(self) -> None:
+        """Empty content, an empty top, the null sender and empty addresses are kept."""
+        writer = self.queue.create(NOW)
+        writer.envelope(type(ENVELOPE)(b"", NOW), b"")
+        writer.recipient(b"", b"")
+        writer.recipient(b"", b"x")
+        message = self.reopened(self.successResultOf(writer.commit()), Queue.INCOMING)
+        self.assertEqual(message.envelope.sender, b"")
+        self.assertIsNone(message.envelope.client)
+        self.assertIsNone(message.envelope.verp_delimiters)
+        self.assertEqual(message.size, 0)
+        found = self.run_now(message.recipients(None, 10)).recipients
+        self.assertEqual([(one.address, one.original) for one in found], [(b"", b""), (b"", b"x")])
+
+    def test_ids(self) -> None:
+        """Ids are unique and in order, also when the clock stands still or steps back."""
+        ids = [self.queue.create(when).queue_id for when in (NOW, NOW, NOW - 100, NOW + 1)]
+        self.assertEqual(ids, sorted(set(ids)))
+
+    def test_writer_size(self) -> None:
+        """The size grows by at least what is written, recipients included."""
+        writer = self.queue.create(NOW)
+        sizes = [writer.size]
+        writer.write(b"x" * 100)
+        sizes.append(writer.size)
+        writer.envelope(ENVELOPE, TOP)
+        sizes.append(writer.size)
+        writer.recipient(b"a" * 50, b"b" * 50)
+        sizes.append(writer.size)
+        self.assertEqual(sizes[1] - sizes[0], 100)
+        self.assertGreaterEqual(sizes[2] - sizes[1], len(TOP + ENVELOPE.sender))
+        self.assertGreaterEqual(sizes[3] - sizes[2], 100)
+        writer.abort()
+
+    def test_uncommitted(self) -> None:
+        """A message that is not committed is nowhere."""
+        writer = self.write(commit=False)
+        self.assertEqual(self.listed(Queue.INCOMING), [])
+        self.failureResultOf(self.queue.open(writer.queue_id, Queue.INCOMING), MessageUnfinished)
+        writer.abort()
+        self.failureResultOf(self.queue.open(writer.queue_id, Queue.INCOMING), MessageNotFound)
+        self.failureResultOf(writer.commit(), CommitAbandoned)
+
+    def test_held_commit(self) -> None:
+        """While the disk hangs, a commit waits and the message is nowhere; then it is there."""
+        writer = self.write(commit=False)
+        self.hold()
+        result = writer.commit()
+        self.assertNoResult(result)
+        self.failureResultOf(self.queue.open(writer.queue_id, Queue.INCOMING), MessageUnfinished)
+        self.release()
+        self.successResultOf(result)
+        self.assertEqual(self.listed(Queue.INCOMING), [writer.queue_id])
+
+    def test_abandoned_commit(self) -> None:
+        """An abort during a commit fails it at once, and the message never exists."""
+        kept, dropped = self.write(commit=False), self.write(commit=False)
+        self.hold()
+        results = [kept.commit(), dropped.commit()]
+        dropped.abort()
+        self.failureResultOf(results[1], CommitAbandoned)
+        self.assertNoResult(results[0])
+        self.release()
+        self.successResultOf(results[0])
+        self.assertEqual(self.listed(Queue.INCOMING), [kept.queue_id])
+        self.failureResultOf(self.queue.open(dropped.queue_id, Queue.INCOMING), MessageNotFound)
+
+    def test_cancelled_commit(self) -> None:
+        """Cancelling the Deferred of a commit abandons it."""
+        writer = self.write(commit=False)
+        self.hold()
+        result = writer.commit()
+        result.cancel()
+        self.failureResultOf(result, CommitAbandoned)
+        self.release()
+        self.assertEqual(self.listed(Queue.INCOMING), [])
+
+    def test_abort_after_commit(self) -> None:
+        """An abort that comes too late changes nothing."""
+        writer = self.write(commit=False)
+        self.successResultOf(writer.commit())
+        writer.abort()
+        self.assertEqual(self.listed(Queue.INCOMING), [writer.queue_id])
+
+    def test_full(self) -> None:
+        """A full disk refuses the commit and leaves nothing."""
+        writer = self.write(commit=False)
+        self.fill()
+        self.failureResultOf(writer.commit(), InsufficientSpace)
+        self.assertEqual(self.listed(Queue.INCOMING), [])
+
+    def test_misuse(self) -> None:
+        """Calls out of order are refused, and name the message."""
+        writer = self.queue.create(NOW)
+        for wrong in (writer.commit, lambda: writer.recipient(b"a", b"a")):
+            self.assertIn(writer.queue_id, str(self.assertRaises(ValueError, wrong)))
+        writer.envelope(ENVELOPE, TOP)
+        self.assertRaises(ValueError, writer.write, b"x")
+        self.assertRaises(ValueError, writer.envelope, ENVELOPE, TOP)
+
+    # --- messages in the queue ------------------------------------------------------------------------
+
+    def test_moved(self) -> None:
+        """A move takes a message from one queue to another, whatever is asked for right after it."""
+        message = self.write()
+        moves = [
+            self.queue.move(message.queue_id, Queue.INCOMING, Queue.ACTIVE),
+            self.queue.move(message.queue_id, Queue.ACTIVE, Queue.HOLD),
+        ]
+        for move in moves:
+            self.assertIsNone(self.successResultOf(move))
+        self.assertEqual([queue for queue in Queue if self.listed(queue)], [Queue.HOLD])
+        self.failureResultOf(self.queue.open(message.queue_id, Queue.ACTIVE), MessageNotFound)
+        self.assertEqual(self.addresses(self.reopened(message, Queue.HOLD)), [b"user0@example.com"])
+
+    def test_not_found(self) -> None:
+        """What isn't there is named."""
+        message = self.write()
+        queue_id = message.queue_id
+        for result in (
+            self.queue.move(queue_id, Queue.HOLD, Queue.ACTIVE),
+            self.queue.move(queue_id, Queue.HOLD, Queue.DEFERRED, NOW),
+            self.queue.remove(queue_id, Queue.ACTIVE),
+            self.queue.open(queue_id, Queue.DEFERRED),
+        ):
+            self.assertIn(queue_id, str(self.failureResultOf(result, MessageNotFound).value))
+        self.assertIsNone(self.queue.next_due())
+        self.assertEqual(self.listed(Queue.INCOMING), [queue_id])
+
+    def test_no_path(self) -> None:
+        """What is no queue id is not found, wherever it would lead."""
+        name = QueueID("../corrupt/x")
+        self.failureResultOf(self.queue.open(name, Queue.INCOMING), MessageNotFound)
+        self.failureResultOf(self.queue.remove(name, Queue.INCOMING), MessageNotFound)
+        self.failureResultOf(self.queue.move(name, Queue.INCOMING, Queue.HOLD), MessageNotFound)
+        self.failureResultOf(self.queue.append_log(LogKind.BOUNCE, name, [b"x"], False), MessageNotFound)
+
+    def test_removed(self) -> None:
+        """A removed message is gone; removing it again is an error."""
+        message = self.write()
+        self.assertIsNone(self.successResultOf(self.queue.remove(message.queue_id, Queue.INCOMING)))
+        self.assertEqual(self.listed(Queue.INCOMING), [])
+        self.failureResultOf(self.queue.remove(message.queue_id, Queue.INCOMING), MessageNotFound)
+
+    def test_marked(self) -> None:
+        """Marked recipients are not given again, by open handles or later ones."""
+        message = self.write(recipients=6)
+        self.queue.move(message.queue_id, Queue.INCOMING, Queue.ACTIVE)
+        all_of_them = self.run_now(message.recipients(None, 10)).recipients
+        self.assertIsNone(
+            self.successResultOf(self.queue.mark(message, all_of_them[1:3], RecipientState.DELIVERED))
+        )
+        self.successResultOf(self.queue.mark(message, all_of_them[5:], RecipientState.BOUNCED))
+        self.successResultOf(self.queue.mark(message, [], RecipientState.BOUNCED))
+        left = [b"user%d@example.com" % number for number in (0, 3, 4)]
+        self.assertEqual(self.addresses(message), left)
+        message = self.reopened(message, Queue.ACTIVE)
+        self.assertEqual(self.addresses(message), left)
+        self.assertEqual(message.recipient_count, 6)
+        self.successResultOf(self.queue.mark(message, all_of_them, RecipientState.DELIVERED))
+        self.assertEqual(self.addresses(message), [])
+        self.assertEqual(self.addresses(self.reopened(message, Queue.ACTIVE)), [])
+
+    def test_marked_while_moving(self) -> None:
+        """A mark between two moves lands."""
+        message = self.write(recipients=2)
+        first = self.run_now(message.recipients(None, 1)).recipients
+        results = [
+            self.queue.move(message.queue_id, Queue.INCOMING, Queue.ACTIVE),
+            self.queue.mark(message, first, RecipientState.DELIVERED),
+            self.queue.move(message.queue_id, Queue.ACTIVE, Queue.DEFERRED, NOW + 300),
+        ]
+        for result in results:
+            self.assertIsNone(self.successResultOf(result))
+        self.assertEqual(self.addresses(self.reopened(message, Queue.DEFERRED)), [b"user1@example.com"])
+
+    def test_together(self) -> None:
+        """Operations that pile up while the disk hangs have the same results as one by one."""
+        kept, removed = self.write(recipients=3), self.write(recipients=3)
+        firsts = [self.run_now(message.recipients(None, 1)).recipients for message in (kept, removed)]
+        self.hold()
+        results = []
+        for message, first in zip((kept, removed), firsts, strict=True):
+            results.append(self.queue.move(message.queue_id, Queue.INCOMING, Queue.ACTIVE))
+            results.append(self.queue.mark(message, first, RecipientState.DELIVERED))
+        results.append(self.queue.remove(removed.queue_id, Queue.ACTIVE))
+        again = self.queue.remove(removed.queue_id, Queue.ACTIVE)
+        self.release()
+        for result in results:
+            self.assertIsNone(self.successResultOf(result))
+        self.failureResultOf(again, MessageNotFound)
+        self.assertEqual(self.listed(Queue.ACTIVE), [kept.queue_id])
+        self.assertEqual(self.listed(Queue.INCOMING), [])
+        self.assertEqual(len(self.addresses(self.reopened(kept, Queue.ACTIVE))), 2)
+
+    def test_wrong_mark(self) -> None:
+        """A position that is no recipient is refused, and changes nothing."""
+        message = self.write()
+        error = self.failureResultOf(
+            self.queue.mark(message, [Recipient(b"", b"", 3)], RecipientState.DELIVERED), MessageDamaged
+        ).value
+        self.assertEqual(error.offset, 3)
+        self.assertEqual(self.addresses(self.reopened(message, Queue.INCOMING)), [b"user0@example.com"])
+
+    def test_damaged(self) -> None:
+        """A damaged message is refused when it is opened, with the offset."""
+        message = self.write()
+        message.close()
+        self.damage(message.queue_id, Queue.INCOMING, 0, b"garbage")
+        error = self.failureResultOf(
+            self.queue.open(message.queue_id, Queue.INCOMING), MessageDamaged
+        ).value
+        self.assertEqual(error.offset, 0)
+        self.assertIn(message.queue_id, str(error))
+
+    def test_damaged_content(self) -> None:
+        """A changed byte of content is noticed."""
+        message = self.write()
+        message.close()
+        self.damage(message.queue_id, Queue.INCOMING, 140, b"\xff")
+        self.failureResultOf(self.queue.open(message.queue_id, Queue.INCOMING), MessageDamaged)
+
+    def test_closed(self) -> None:
+        """A closed handle refuses to read, and says so."""
+        message = self.write()
+        message.close()
+        for read in (message.content.read(0, 10), message.recipients(None, 10)):
+            error = self.failureResultOf(Deferred.fromCoroutine(read), SpoolError).value
+            self.assertIn("closed", str(error))
+
+    # --- time ---------------------------------------------------------------------------------------------
+
+    def defer(self, due: float) -> QueueID:
+        """
+        @return: the id of a message that is due then.
+        """
+        message = self.write()
+        message.close()
+        self.successResultOf(self.queue.move(message.queue_id, Queue.INCOMING, Queue.DEFERRED, due))
+        return QueueID(message.queue_id)
+
+    def test_due(self) -> None:
+        """Deferred mail is found when it is due, earliest first, and stays until it is moved."""
+        late, early, middle = (self.defer(NOW + delay) for delay in (300, 100, 200))
+        self.assertEqual(self.queue.next_due(), NOW + 100)
+        self.assertEqual(self.queue.due(NOW + 99, 10), [])
+        expected = [QueuedEntry(early, NOW + 100), QueuedEntry(middle, NOW + 200)]
+        self.assertEqual(list(self.queue.due(NOW + 200, 10)), expected)
+        self.assertEqual(list(self.queue.due(NOW + 200, 1)), expected[:1])
+        self.assertEqual(list(self.queue.due(NOW + 200, 10)), expected)
+        self.successResultOf(self.queue.move(early, Queue.DEFERRED, Queue.ACTIVE))
+        self.successResultOf(self.queue.remove(middle, Queue.DEFERRED))
+        self.assertEqual(self.queue.next_due(), NOW + 300)
+        self.successResultOf(self.queue.move(late, Queue.DEFERRED, Queue.DEFERRED, NOW + 50))
+        self.assertEqual(list(self.queue.due(NOW + 1000, 10)), [QueuedEntry(late, NOW + 50)])
+        entries = self.successResultOf(self.queue.scan(Queue.DEFERRED).next(10))
+        self.assertEqual(entries, [QueuedEntry(late, NOW + 50)])
+
+    def test_due_required(self) -> None:
+        """Mail is never deferred to no time."""
+        message = self.write()
+        with self.assertRaises(ValueError):
+            self.queue.move(message.queue_id, Queue.INCOMING, Queue.DEFERRED)
+
+    # --- logs ---------------------------------------------------------------------------------------------
+
+    def test_logs(self) -> None:
+        """Each log keeps its records, in order, until it is removed."""
+        queue_id = self.write().queue_id
+        read, append = self.queue.read_log, self.queue.append_log
+        self.assertEqual(self.successResultOf(read(LogKind.BOUNCE, queue_id)), [])
+        self.assertIsNone(self.successResultOf(append(LogKind.BOUNCE, queue_id, [b"one", b""], True)))
+        append(LogKind.BOUNCE, queue_id, [b"5:two,\n\0"], False)
+        self.successResultOf(append(LogKind.DEFER, queue_id, [b"three"], False))
+        self.assertEqual(self.successResultOf(read(LogKind.BOUNCE, queue_id)), [b"one", b"", b"5:two,\n\0"])
+        self.assertEqual(self.successResultOf(read(LogKind.DEFER, queue_id)), [b"three"])
+        for _ in range(2):
+            self.assertIsNone(self.successResultOf(self.queue.remove_log(LogKind.BOUNCE, queue_id)))
+        self.assertEqual(self.successResultOf(read(LogKind.BOUNCE, queue_id)), [])
+        self.assertEqual(self.successResultOf(read(LogKind.DEFER, queue_id)), [b"three"])
+
+    # --- start and stop -----------------------------------------------------------------------------------
+
+    def restart(self) -> Recovery:
+        """
+        @return: what start-up found.
+        """
+        self.successResultOf(self.queue.stop())
+        self.queue = self.make_queue()
+        recovery = self.successResultOf(self.queue.start())
+        assert isinstance(recovery, Recovery)
+        return recovery
+
+    def test_restart(self) -> None:
+        """Everything is there after a restart; active mail is in incoming, marks and due times are kept."""
+        waiting = self.write()
+        active = self.write(recipients=2)
+        deferred = self.defer(NOW + 100)
+        self.queue.move(active.queue_id, Queue.INCOMING, Queue.ACTIVE)
+        first = self.run_now(active.recipients(None, 1)).recipients
+        self.queue.mark(active, first, RecipientState.DELIVERED)
+        self.queue.append_log(LogKind.DEFER, deferred, [b"because"], False)
+        unfinished = self.write(commit=False)
+        self.assertEqual(self.restart(), Recovery(1, 0, []))
+        self.assertEqual(self.listed(Queue.INCOMING), [waiting.queue_id, active.queue_id])
+        self.assertEqual(self.listed(Queue.ACTIVE), [])
+        self.assertEqual(list(self.queue.due(NOW + 100, 9)), [QueuedEntry(deferred, NOW + 100)])
+        again = self.successResultOf(self.queue.open(active.queue_id, Queue.INCOMING))
+        self.assertEqual(self.addresses(again), [b"user1@example.com"])
+        self.assertEqual(self.successResultOf(self.queue.read_log(LogKind.DEFER, deferred)), [b"because"])
+        self.failureResultOf(unfinished.commit(), CommitAbandoned)
+        self.assertGreater(self.queue.create(NOW - 1000).queue_id, active.queue_id)
+
+    def test_stop_waits(self) -> None:
+        """A stop finishes commits under way."""
+        writer = self.write(commit=False)
+        self.hold()
+        result = writer.commit()
+        stopped = self.queue.stop()
+        self.release()
+        self.successResultOf(result)
+        self.successResultOf(stopped)
+        self.queue = self.make_queue()
+        self.successResultOf(self.queue.start())
+        self.assertEqual(self.listed(Queue.INCOMING), [writer.queue_id])
+
+    def test_stopped(self) -> None:
+        """A stopped queue refuses everything, with an error."""
+        queue_id = self.write().queue_id
+        self.successResultOf(self.queue.stop())
+        self.assertRaises(SpoolError, self.queue.create, NOW)
+        for result in (
+            self.queue.open(queue_id, Queue.INCOMING),
+            self.queue.move(queue_id, Queue.INCOMING, Queue.ACTIVE),
+            self.queue.remove(queue_id, Queue.INCOMING),
+        ):
+            self.failureResultOf(result, SpoolError)
+        self.successResultOf(self.queue.stop())
