@@ -45,12 +45,14 @@ from qmqpd_tx.config import Config, load_config
 from qmqpd_tx.interfaces import ConfigError, Recovery, SpoolError
 from qmqpd_tx.maillog import MailLog
 from qmqpd_tx.message import QueueID
-from qmqpd_tx.qmgr import QueueManager, TriggerFactory
-from qmqpd_tx.qmqp import ClientNames, QMQPServerFactory, endpoint_descriptions
-from qmqpd_tx.qmqp.endpoints import DEFAULT_SERVICE
-from qmqpd_tx.spool import FileMailQueue
+from qmqpd_tx.qmgr.service import QueueManager
+from qmqpd_tx.qmgr.triggers import TriggerFactory
+from qmqpd_tx.qmqp.endpoints import DEFAULT_SERVICE, endpoint_descriptions
+from qmqpd_tx.qmqp.hostnames import ClientNames
+from qmqpd_tx.qmqp.server import QMQPServerFactory
+from qmqpd_tx.spool.store import FileMailQueue
 from qmqpd_tx.tables import HostMatchList
-from qmqpd_tx.transports import TransportRegistry
+from qmqpd_tx.transports.registry import TransportRegistry
 
 log = Logger(namespace="qmqpd_tx.master")
 
@@ -120,7 +122,7 @@ def intakes(config: Config, listen: Sequence[str]) -> Sequence[Intake]:
         ]
     found = []
     for line in lines:
-        own = config.with_overrides(line.overrides)
+        own = config.for_service(line)
         limit = default_limit if line.maxproc is None else line.maxproc
         found.append(Intake(line.name, endpoint_descriptions(line.name, own), own, limit))
     return found
@@ -156,8 +158,9 @@ class MailSystem(MultiService):
         self.queue = FileMailQueue(config, reactor)
         self.router = Router(config)
         # The DNS is asked only when a name is needed; /etc/resolv.conf is read now, before a chroot.
-        resolver = createResolver(reactor=reactor)
-        self.transports = TransportRegistry(config, reactor, resolver)
+        resolver = createResolver()
+        self.transports = TransportRegistry(reactor, resolver)
+        self.transports.reconfigure(config)
         self.cleanup = Cleanup(config=config, clock=reactor, queue=self.queue)
         self.bounces = Bounces(config=config, clock=reactor, queue=self.queue, cleanup=self.cleanup)
         self.manager = QueueManager(
@@ -168,6 +171,7 @@ class MailSystem(MultiService):
             transports=self.transports,
             bounces=self.bounces,
             random=random.Random(),
+            process_limit=self._process_limit,
         )
         self.cleanup.arrivals = self.manager
         names = ClientNames(reactor, resolver)
@@ -200,6 +204,16 @@ class MailSystem(MultiService):
         if self._own_log and isinstance(parent, Componentized):
             parent.setComponent(ILogObserver, self.maillog.observer)
         super().setServiceParent(parent)  # type: ignore[no-untyped-call]
+
+    def _process_limit(self, transport: str) -> int:
+        """
+        @return: how many deliveries a transport may run at a time, by master.cf's maxproc column; 0 is
+            without limit.
+        """
+        for service in self._config.services:
+            if service.name == transport and service.type == "unix" and service.maxproc is not None:
+                return service.maxproc
+        return self._config.integer("default_process_limit")
 
     # --- start --------------------------------------------------------------------------------------
 

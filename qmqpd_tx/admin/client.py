@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from qmqpd_tx.admin.codec import SOCKET, ControlError, LineDecoder, decode_object, encode_object
+from qmqpd_tx.admin.codec import ANSWER_LIMIT, SOCKET, ControlError, LineDecoder, decode_object, encode_object
 
 TRIGGER_SOCKET = "public/qmgr"
 """Where the queue manager takes one-byte triggers, under C{queue_directory}."""
@@ -54,7 +54,7 @@ def request(queue_directory: Path, command: str, seconds: float = SECONDS, **mem
     @raise ControlError: the service refused; the text says why.
     """
     with _connected(queue_directory / SOCKET, seconds) as connection:
-        decoder = LineDecoder()
+        decoder = LineDecoder(ANSWER_LIMIT)
         try:
             connection.sendall(encode_object({**members, "command": command}))
             while True:

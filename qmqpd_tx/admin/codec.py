@@ -7,15 +7,21 @@ L{ControlError} that says so.
 
 from __future__ import annotations
 
+import enum
 import json
 from collections.abc import Mapping
 from typing import Any
+
+import attrs
 
 SOCKET = "public/control"
 """Where the socket is, under C{queue_directory}."""
 
 LINE_LIMIT = 64 * 1024
-"""The longest request or answer, in bytes."""
+"""The longest request, in bytes."""
+
+ANSWER_LIMIT = 16 * 1024 * 1024
+"""The longest answer, in bytes."""
 
 
 class ControlError(Exception):
@@ -23,7 +29,7 @@ class ControlError(Exception):
 
 
 class LineTooLong(ControlError):
-    """More than L{LINE_LIMIT} bytes without an end of line."""
+    """More bytes than the limit without an end of line."""
 
 
 class LineDecoder:
@@ -63,6 +69,19 @@ def decode_object(line: bytes) -> dict[str, Any]:
 
 def encode_object(value: Mapping[str, Any]) -> bytes:
     """
+    @param value: what JSON can carry; attrs values inside become objects, enums their values, and bytes
+        text.
     @return: a line, with its end.
+    @raise TypeError: something in it is neither.
     """
-    return json.dumps(value).encode("ascii") + b"\n"
+    return json.dumps(value, default=_plain).encode("ascii") + b"\n"
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    if isinstance(value, enum.Enum):
+        return value.value
+    if attrs.has(type(value)):
+        return {field.name: getattr(value, field.name) for field in attrs.fields(type(value))}
+    raise TypeError(f"{type(value).__name__} cannot be told in JSON")

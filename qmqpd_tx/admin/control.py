@@ -3,7 +3,7 @@ The control socket: how commands talk to the running service.
 
 A Unix stream socket, C{public/control} under C{queue_directory}, mode 0600: who can open it may
 command. One JSON object a line in each direction, answers in the order of the requests:
-C{{"command": "flush_id", "queue_id": "..."}} is answered by C{{"ok": true, "result": ...}} or
+C{{"command": "deliver_now", "queue_id": "..."}} is answered by C{{"ok": true, "result": ...}} or
 C{{"ok": false, "error": "..."}}. Lines are bounded; a client that is silent or slow is dropped; an
 answer that cannot be made says so and the connection goes on. The commands themselves are handlers that
 are given to the service: this module knows none of them.
@@ -27,8 +27,8 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from qmqpd_tx.admin.codec import ControlError, LineDecoder, LineTooLong, decode_object, encode_object
-from qmqpd_tx.interfaces import ConfigError
+from qmqpd_tx.admin.codec import ANSWER_LIMIT, ControlError, LineDecoder, LineTooLong, decode_object, encode_object
+from qmqpd_tx.interfaces import ConfigError, SpoolError
 
 log = Logger(namespace="qmqpd_tx.control")
 
@@ -39,7 +39,10 @@ CLIENTS_LIMIT = 50
 """How many clients are served at a time; more are turned away."""
 
 Handler = Callable[[Mapping[str, Any]], Any]
-"""Takes the members of a request; gives what JSON can carry, or a Deferred of it."""
+"""
+Takes the members of a request; gives what JSON can carry (see L{encode_object}), or a Deferred of it. May
+fail with L{ControlError} or L{SpoolError}, whose text the client is told.
+"""
 
 
 class ControlProtocol(Protocol):
@@ -104,13 +107,15 @@ class ControlProtocol(Protocol):
     def _done(self, result: Any) -> None:
         try:
             answer = encode_object({"ok": True, "result": result})
+            if len(answer) > ANSWER_LIMIT:
+                raise ValueError(f"an answer of {len(answer)} bytes")
         except (TypeError, ValueError, RecursionError):
             log.failure("a control command gave what JSON cannot carry")
             answer = encode_object({"ok": False, "error": "internal error; see the mail log"})
         self._finish(answer)
 
     def _failed(self, failure: Failure) -> None:
-        if isinstance(failure.value, ControlError):
+        if isinstance(failure.value, (ControlError, SpoolError)):
             text = str(failure.value)
         else:
             log.failure("a control command failed", failure=failure)

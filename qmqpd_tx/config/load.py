@@ -17,6 +17,7 @@ from qmqpd_tx.config.host import Host
 from qmqpd_tx.config.main_cf import parse_main_cf
 from qmqpd_tx.config.master_cf import parse_master_cf
 from qmqpd_tx.config.model import Config
+from qmqpd_tx.config.raw import RawConfig
 from qmqpd_tx.interfaces import ConfigError
 
 
@@ -39,11 +40,25 @@ def config_from_text(
     @return: the checked configuration.
     @raise ConfigError: a line or a value is bad.
     """
+    return checked(raw_from_text(text, master, directory, main_file, master_file, host))
+
+
+def raw_from_text(
+    text: str,
+    master: str | None = None,
+    directory: str = ".",
+    main_file: str = "main.cf",
+    master_file: str = "master.cf",
+    host: Host | None = None,
+) -> RawConfig:
+    """
+    As L{config_from_text}, but checks the syntax only.
+    """
     if master is None:
         services = parse_master_cf(DEFAULT_MASTER_CF, "built-in master.cf")
     else:
         services = parse_master_cf(master, master_file)
-    return Config(
+    return RawConfig(
         settings=parse_main_cf(text, main_file),
         services=services,
         directory=directory,
@@ -53,20 +68,43 @@ def config_from_text(
     )
 
 
+def checked(raw: RawConfig) -> Config:
+    """
+    @return: the same configuration with its values checked and converted.
+    @raise ConfigError: a value is bad.
+    """
+    return Config(
+        settings=raw.settings,
+        services=raw.services,
+        directory=raw.directory,
+        host=raw.host,
+        file=raw.file,
+        has_master_cf=raw.has_master_cf,
+    )
+
+
 def load_config(main_cf_path: str | os.PathLike[str]) -> Config:
     """
     @param main_cf_path: the path of main.cf; master.cf is looked for in the same folder.
     @return: the checked configuration.
     @raise ConfigError: a file cannot be read, or a line or a value is bad.
     """
+    return checked(load_raw(main_cf_path))
+
+
+def load_raw(main_cf_path: str | os.PathLike[str], host: Host | None = None) -> RawConfig:
+    """
+    As L{load_config}, but checks the syntax only.
+    """
     directory = os.path.dirname(os.path.abspath(main_cf_path))
     master_path = os.path.join(directory, "master.cf")
-    return config_from_text(
+    return raw_from_text(
         _read(main_cf_path),
         _read(master_path) if os.path.lexists(master_path) else None,
         directory,
-        main_file=os.fspath(main_cf_path),
-        master_file=master_path,
+        os.fspath(main_cf_path),
+        master_path,
+        host,
     )
 
 

@@ -27,6 +27,7 @@ TYPES = ("inet", "unix", "unix-dgram", "fifo", "pass")
 COLUMNS = "service type private unpriv chroot wakeup maxproc command"
 
 _WAKEUP = re.compile(r"[0-9]{1,9}\??\Z")
+_OVERRIDE = re.compile(r"-([DvV]*)o(.*)\Z", re.DOTALL)
 _LIMIT = re.compile(r"[0-9]{1,9}\Z")
 
 
@@ -143,7 +144,7 @@ def _service(line: LogicalLine, file: str) -> MasterService:
 
 
 def _words(text: str, where: str) -> list[str]:
-    """Split at white space; from the ninth word on, C{{ }} keeps a word together."""
+    """Split at white space outside C{{ }}; only a brace that starts a word counts."""
     words: list[str] = []
     position = 0
     while True:
@@ -152,7 +153,7 @@ def _words(text: str, where: str) -> list[str]:
         if position == len(text):
             return words
         end = position
-        if len(words) >= 8 and text[position] == "{":
+        if text[position] == "{":
             end = _closing(text, position, where)
         while end < len(text) and text[end] not in WHITE:
             end += 1
@@ -182,19 +183,28 @@ def unbraced(word: str) -> str:
 
 
 def _arguments(words: Sequence[str], where: str) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Tell C{-o name=value} and C{-oname=value} from the other arguments."""
+    """
+    Tell C{-o name=value} from the other arguments. Options end at the first word without a C{-}: what
+    follows belongs to the program (or, with pipe(8), to the command that it runs).
+    """
     arguments: list[str] = []
     overrides: dict[str, str] = {}
     rest = iter(words)
     for word in rest:
-        if word[:2] != "-o":
+        option = _OVERRIDE.match(word)
+        if option is None:
             arguments.append(unbraced(word))
+            if word[0] != "-":
+                break
             continue
-        setting = word[2:] or next(rest, "")
+        if option.group(1):
+            arguments.append(f"-{option.group(1)}")
+        setting = option.group(2) or next(rest, "")
         name, equals, value = (part.strip(WHITE) for part in unbraced(setting).partition("="))
         if not equals or not name or any(white in name for white in WHITE):
             raise ConfigError(
                 f'{where}: "-o {shown(setting)}" sets nothing: write -o name=value or -o {{ name = value }}'
             )
         overrides[name] = value
+    arguments.extend(unbraced(word) for word in rest)
     return tuple(arguments), overrides

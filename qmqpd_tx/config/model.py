@@ -16,38 +16,23 @@ from collections.abc import Mapping, Sequence
 from attrs import evolve, field, frozen
 from zope.interface import implementer
 
-from qmqpd_tx.config.expression import ExpressionError, expand
-from qmqpd_tx.config.host import Host
-from qmqpd_tx.config.known import KNOWN
-from qmqpd_tx.config.main_cf import Setting, shown
+from qmqpd_tx.config.expression import expand
+from qmqpd_tx.config.main_cf import shown
 from qmqpd_tx.config.master_cf import MasterService
 from qmqpd_tx.config.parameters import PARAMETERS, TRANSPORT_PARAMETERS
 from qmqpd_tx.config.parameters.transports import transport_member
+from qmqpd_tx.config.raw import RawConfig
 from qmqpd_tx.config.table import Parameter, Type, Value
-from qmqpd_tx.config.warn import is_member, start_up_warnings
 from qmqpd_tx.interfaces import ConfigError, IConfig
 
 
 @implementer(IConfig)
 @frozen(slots=True, eq=False)
-class Config:
+class Config(RawConfig):
     """
-    See L{IConfig<qmqpd_tx.interfaces.IConfig>} for the accessors by type.
-
-    @ivar settings: what was set, by name.
-    @ivar services: the lines of master.cf.
-    @ivar directory: the folder of main.cf.
-    @ivar host: what the defaults of C{myhostname} and others come from.
-    @ivar file: what to call main.cf in messages.
-    @ivar has_master_cf: whether the services are from a file, not the built-in ones.
+    A checked configuration. The accessors by type are L{IConfig<qmqpd_tx.interfaces.IConfig>}'s.
     """
 
-    settings: Mapping[str, Setting]
-    services: Sequence[MasterService]
-    directory: str
-    host: Host
-    file: str = "main.cf"
-    has_master_cf: bool = False
     _texts: dict[str, str] = field(init=False, repr=False)
     _integers: dict[str, int] = field(init=False, repr=False)
     _booleans: dict[str, bool] = field(init=False, repr=False)
@@ -71,10 +56,10 @@ class Config:
         """Expand, check and convert one value."""
         raw = self.raw(name)
         try:
-            text = raw if "$" not in raw else expand(raw, self._lookup)
+            text = raw if "$" not in raw else expand(raw, self.lookup)
             value: Value = parameter.parse(text)
         except ValueError as error:
-            raise ConfigError(f"{self._where(name)}: parameter {name}: {error}{_origin(raw)}") from None
+            raise ConfigError(f"{self.where(name)}: parameter {name}: {error}{_origin(raw)}") from None
         self._texts[name] = value if parameter.type is Type.FEEDBACK and isinstance(value, str) else text
         if isinstance(value, bool):
             self._booleans[name] = value
@@ -84,17 +69,6 @@ class Config:
             self._seconds[name] = value
         elif isinstance(value, tuple):
             self._words[name] = value
-
-    def _where(self, name: str) -> str:
-        source = self.source(name)
-        return source.where() if source is not None else f"{self.file}, default value"
-
-    def _lookup(self, name: str) -> str | None:
-        """The raw value of any name, for expressions."""
-        setting = self.settings.get(name)
-        if setting is not None:
-            return setting.value
-        return self.default(name)
 
     # --- IConfig ---
 
@@ -144,7 +118,7 @@ class Config:
 
     def with_overrides(self, overrides: Mapping[str, str]) -> Config:
         """See L{IConfig}."""
-        return self._overridden(overrides, "-o option")
+        return self._replaced(overrides, "-o option") if overrides else self
 
     # --- more ---
 
@@ -155,76 +129,16 @@ class Config:
         @raise ConfigError: an override is bad; names the line in master.cf.
         """
         overrides = {"service_name": service.name, **service.overrides}
-        return self._overridden(overrides, service.file, service.line)
+        return self._replaced(overrides, service.file, service.line)
 
-    def _overridden(self, overrides: Mapping[str, str], file: str, line: int = 0) -> Config:
-        if not overrides:
-            return self
-        added = {name: Setting(value, file, line) for name, value in overrides.items()}
-        return evolve(self, settings={**self.settings, **added})
-
-    def raw(self, name: str) -> str:
-        """
-        @return: the value as set, or else the default, nothing expanded.
-        @raise KeyError: no such parameter.
-        """
-        value = self._lookup(name)
-        if value is None:
-            raise KeyError(name)
-        return value
-
-    def default(self, name: str) -> str | None:
-        """
-        @return: the raw default of a parameter, set or not; L{None} when nobody knows the name.
-        """
-        fact = self.host.fact(name, self.directory, self._hostname)
-        if fact is not None:
-            return fact
-        parameter = PARAMETERS.get(name)
-        if parameter is not None:
-            return parameter.default
-        known = KNOWN.get(name)
-        if known is not None:
-            return known
-        member = transport_member(name)
-        if member is not None and is_member(name, self.services):
-            return f"${member.default}"
-        return None
-
-    def _hostname(self) -> str:
-        """The value of myhostname, for the default of mydomain."""
-        setting = self.settings.get("myhostname")
-        return setting.value if setting is not None else self.host.name
-
-    def source(self, name: str) -> Setting | None:
-        """
-        @return: where a parameter was set, or L{None} when it was not.
-        """
-        return self.settings.get(name)
-
-    def is_set(self, name: str) -> bool:
-        """
-        @return: whether main.cf (or an override) sets the parameter.
-        """
-        return name in self.settings
-
-    def expand(self, text: str) -> str:
-        """
-        @return: a text with its C{$name} expressions replaced, as in a value of main.cf.
-        @raise ConfigError: it is malformed.
-        """
-        try:
-            return expand(text, self._lookup)
-        except ExpressionError as error:
-            raise ConfigError(f'{self.file}: "{shown(text)}": {error}') from None
+    def _replaced(self, overrides: Mapping[str, str], file: str, line: int = 0) -> Config:
+        return evolve(self, settings=self.overridden(overrides, file, line))
 
     def warnings(self) -> list[str]:
         """
         @return: what to warn of at start-up, a line each; nothing with C{helpful_warnings = no}.
         """
-        if not self.boolean("helpful_warnings"):
-            return []
-        return list(start_up_warnings(self.settings, self.services))
+        return self.problems() if self.boolean("helpful_warnings") else []
 
     def _member(self, transport: str, suffix: str) -> str:
         """The parameter that counts for a transport."""

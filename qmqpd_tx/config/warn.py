@@ -21,6 +21,11 @@ from qmqpd_tx.config.master_cf import MasterService
 from qmqpd_tx.config.parameters import PARAMETERS, TRANSPORT_PARAMETERS
 from qmqpd_tx.config.parameters.transports import transport_member
 
+DAEMONS = frozenset(
+    ["anvil", "bounce", "cleanup", "dnsblog", "flush", "oqmgr", "pickup", "postlogd", "postscreen", "proxymap", "qmgr", "qmqpd", "scache", "showq", "smtpd", "tlsmgr", "tlsproxy", "trivial-rewrite", "verify"]
+)
+"""Commands in master.cf that deliver no mail, so that their services are no transports."""
+
 _TABLE = re.compile(r"\b(?:ldap|memcache|mysql|pgsql|sqlite):([A-Za-z0-9_]+)")
 
 
@@ -53,7 +58,9 @@ def is_member(name: str, services: Sequence[MasterService]) -> bool:
         return False
     commands = TRANSPORT_PARAMETERS[member.suffix].commands
     return any(
-        service.name == member.transport and (not commands or service.command in commands)
+        service.name == member.transport
+        and service.command not in DAEMONS
+        and (not commands or service.command in commands)
         for service in services
     )
 
@@ -81,6 +88,9 @@ def _in_use(settings: Mapping[str, Setting], services: Sequence[MasterService]) 
     values = [setting.value for setting in settings.values()]
     for service in services:
         values.extend(service.overrides.values())
+    restrictions = settings.get("smtpd_restriction_classes")
+    if restrictions is not None:
+        names.update(restrictions.value.replace(",", " ").split())
     for value in values:
         names |= references(value)
         tables.update(_TABLE.findall(value))

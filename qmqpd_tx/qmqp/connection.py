@@ -357,13 +357,15 @@ class QMQPConnection:
         if not self._held or self.state is not _RECEIVING:
             return
         self._held = False
-        self._resumed_at = self._last_activity = self._owner.clock.seconds()
+        now = self._resumed_at = self._last_activity = self._owner.clock.seconds()
+        settings = self._settings
+        self._arm(max(0, min(settings.timeout, self._paused_at + settings.answer_time_limit - now)))
         self._run()
-        if not self._held and self.state is not _CLOSED:
+        if not self._held:
             self._resume()
 
     def _resume(self) -> None:
-        if not self._eof:
+        if not self._eof and self.state is not _CLOSING and self.state is not _CLOSED:
             # After the end of file there is nothing to read, and the reactor would report it again.
             self.transport.resumeProducing()
 

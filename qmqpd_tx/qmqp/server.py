@@ -185,13 +185,15 @@ class QMQPServerFactory:
             self._check_quiet()
 
     def _make_room(self) -> None:
+        if self._stopping:
+            return
         limit = self._max_connections
         while self._waiting and (not limit or len(self._connections) < limit):
             connection = self._waiting.popleft()
             self._connections.add(connection)
             connection.start(resume=True)
         full = bool(limit) and len(self._connections) >= limit
-        if full != self._paused and not self._stopping:
+        if full != self._paused:
             self._read_ports(not full)
 
     def _read_ports(self, read: bool) -> None:

@@ -172,7 +172,7 @@ ADDRESSES = [
     b"To: \xe9 <joe>",
     b"To: \xe9",
     b"To: J. Doe <joe>",
-    b"To: J. Doe <joe@x.test>, \"J. Doe\" <joe@x.test>",
+    b'To: J. Doe <joe@x.test>, "J. Doe" <joe@x.test>',
     b"To: J (c1) D (c2) <joe> (c3)",
     b'To: "J\\"D" <joe>',
     b"To: root@localhost",

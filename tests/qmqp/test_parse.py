@@ -69,9 +69,7 @@ class WellFormedTests(SynchronousTestCase):
         for data in (packet(b"", b"", [b""]), encode(b":,:,:,")):
             for pieces in ([data], bytewise(data)):
                 events, parser = parse(pieces)
-                self.assertEqual(
-                    events, [(Event.SENDER, b""), (Event.RECIPIENT, b""), (Event.END, b"")]
-                )
+                self.assertEqual(events, [(Event.SENDER, b""), (Event.RECIPIENT, b""), (Event.END, b"")])
                 self.assertEqual(parser.recipients, 1)
 
     def test_no_recipients(self) -> None:
@@ -157,9 +155,7 @@ class MalformedTests(SynchronousTestCase):
 
     def test_header_too_large(self) -> None:
         for data in (b"%d" % (LARGEST_LENGTH + 1), b"9" * 5000, b"99999999999999999999:x"):
-            self.check(
-                data, "netstring length exceeds storage limit while receiving QMQP packet header"
-            )
+            self.check(data, "netstring length exceeds storage limit while receiving QMQP packet header")
 
     def test_largest_header(self) -> None:
         self.assertEqual(parse([b"%d:" % LARGEST_LENGTH])[0], [])
@@ -229,7 +225,9 @@ def _damaged(draw: st.DrawFn) -> bytes:
     for _ in range(draw(st.integers(0, 3))):
         if data:
             place = draw(st.integers(0, len(data) - 1))
-            data[place : place + draw(st.integers(0, 2))] = draw(st.sampled_from([b"", b"0", b"9", b":", b","]))
+            data[place : place + draw(st.integers(0, 2))] = draw(
+                st.sampled_from([b"", b"0", b"9", b":", b","])
+            )
     return bytes(data)
 
 

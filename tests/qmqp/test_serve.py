@@ -292,9 +292,7 @@ class SoftBounceTests(ServerTestCase):
     def test_without_delay(self) -> None:
         client = self.connect()
         client.send(b"x")
-        self.assertEqual(
-            client.reply, encode(b"Znetstring format error while receiving QMQP packet header")
-        )
+        self.assertEqual(client.reply, encode(b"Znetstring format error while receiving QMQP packet header"))
 
 
 class DrainTests(ServerTestCase):

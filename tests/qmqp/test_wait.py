@@ -96,8 +96,7 @@ class AnswerTimeTests(ServerTestCase):
         self.assertEqual(self.cleanup.accepted, [])
         self.assertEqual(
             self.lines[2],
-            "warning: ID1: client.example[192.0.2.1]: "
-            "Error: queue file write error (not done within 60s)",
+            "warning: ID1: client.example[192.0.2.1]: Error: queue file write error (not done within 60s)",
         )
         client.finish_sending()
         client.end()

@@ -25,7 +25,7 @@ from qmqpd_tx.transports.local.locking import LockMethods
 from qmqpd_tx.transports.local.rights import as_user, is_root
 from qmqpd_tx.transports.local.users import User
 
-_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC
+_FLAGS = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class FromQuoter:
@@ -109,6 +109,9 @@ class MboxDelivery:
             if (now.st_dev, now.st_ino) != (named.st_dev, named.st_ino):
                 raise MailboxBusy("4.2.0", "the mailbox was replaced")
             self._old_size = self._size = now.st_size
+            if now.st_size and os.pread(self._fd, 1, now.st_size - 1) != b"\n":
+                # A crash left part of a message; the next one must begin on a line of its own.
+                self._append(b"\n\n")
         except OSError as error:
             self._release()
             raise self._told(from_os_error(error, "cannot open file")) from error

@@ -44,9 +44,9 @@ class SMTPAgent:
         @return: the transport.
         @raise ConfigError: a parameter or argument cannot be used.
         """
-        if context.arguments:
-            raise ConfigError(
-                f"master.cf: {context.name}: smtp takes no arguments here, got"
-                f" {' '.join(context.arguments)!r}: remove them"
-            )
+        for argument in context.arguments:
+            if argument.strip("v") != "-":
+                raise ConfigError(
+                    f"master.cf: {context.name}: smtp: argument {argument!r} is not supported: remove it"
+                )
         return SMTPTransport(context, self._rng)
