@@ -155,7 +155,7 @@ class MailSystem(MultiService):
         self.maillog = MailLog(
             config, reactor, foreground=self._foreground, to_syslog=bool(twistd.get("syslog"))
         )
-        self.queue = FileMailQueue(config, reactor)
+        self.queue = FileMailQueue(config, reactor, fork=True)
         self.router = Router(config)
         # The DNS is asked only when a name is needed; /etc/resolv.conf is read now, before a chroot.
         resolver = createResolver()
@@ -375,7 +375,7 @@ class MailSystem(MultiService):
         """
         if [*self._endpoints()] != [text for intake in found for text in intake.endpoints]:
             log.warn("the endpoints for QMQP have changed: restart to listen on the new ones")
-        for name in ("queue_directory", "queue_commit_threads", "queue_commit_sync"):
+        for name in ("queue_directory", "queue_commit_threads", "queue_commit_sync", "queue_disk_process"):
             if config.string(name) != self._config.string(name):
                 log.warn("{name} has changed: restart for that to take effect", name=name)
 

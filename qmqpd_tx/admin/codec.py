@@ -82,6 +82,7 @@ def _plain(value: object) -> object:
         return value.decode("utf-8", "backslashreplace")
     if isinstance(value, enum.Enum):
         return value.value
-    if attrs.has(type(value)):
-        return {field.name: getattr(value, field.name) for field in attrs.fields(type(value))}
+    kind: type = type(value)
+    if attrs.has(kind):
+        return {field.name: getattr(value, field.name) for field in attrs.fields(kind)}
     raise TypeError(f"{type(value).__name__} cannot be told in JSON")

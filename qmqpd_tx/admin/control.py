@@ -27,7 +27,14 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from qmqpd_tx.admin.codec import ANSWER_LIMIT, ControlError, LineDecoder, LineTooLong, decode_object, encode_object
+from qmqpd_tx.admin.codec import (
+    ANSWER_LIMIT,
+    ControlError,
+    LineDecoder,
+    LineTooLong,
+    decode_object,
+    encode_object,
+)
 from qmqpd_tx.interfaces import ConfigError, SpoolError
 
 log = Logger(namespace="qmqpd_tx.control")

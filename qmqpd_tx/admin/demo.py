@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -167,7 +168,8 @@ def stop(service: subprocess.Popen[bytes]) -> None:
         raise CommandError(
             f"the service did not stop within {STEP_SECONDS:g} seconds", Exit.SOFTWARE
         ) from None
-    if status:
+    # After a clean stop twistd ends by the signal that it was sent.
+    if status not in (0, -signal.SIGTERM, -signal.SIGINT):
         raise CommandError(f"the service ended with status {status}", Exit.SOFTWARE)
 
 

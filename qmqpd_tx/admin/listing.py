@@ -49,7 +49,7 @@ class ListedMessage:
     @ivar arrival_time: POSIX seconds.
     @ivar size: bytes of content.
     @ivar sender: quoted as an address is; empty for the null sender.
-    @ivar recipients: those still to do.
+    @ivar recipients: those still to do; those with a reason come first, in the order of the defer log.
     """
 
     queue_name: str
@@ -69,15 +69,6 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
-def ordered(recipients: Iterable[ListedRecipient]) -> list[ListedRecipient]:
-    """
-    @return: first those with a reason, then the others, as Postfix shows its defer log and then the rest
-        of the queue file.
-    """
-    kept = list(recipients)
-    return [one for one in kept if one.reason] + [one for one in kept if not one.reason]
-
-
 def plain(messages: Iterable[ListedMessage]) -> Iterator[str]:
     """
     @return: the lines of C{postqueue -p}, without their ends.
@@ -94,7 +85,7 @@ def plain(messages: Iterable[ListedMessage]) -> Iterator[str]:
         arrived = time.asctime(time.localtime(int(message.arrival_time)))[:20]
         yield f"{marked:<11} {message.size:7d} {arrived:20} {printable(message.sender) or NULL_SENDER}"
         said: str | None = None
-        for recipient in ordered(message.recipients):
+        for recipient in message.recipients:
             if recipient.reason and recipient.reason != said:
                 said = recipient.reason
                 yield f"{'(' + printable(said) + ')':>78}"
@@ -111,7 +102,7 @@ def as_json(message: ListedMessage) -> str:
     @return: the line of C{postqueue -j} for one message, without its end.
     """
     recipients = []
-    for recipient in ordered(message.recipients):
+    for recipient in message.recipients:
         shown = {"address": printable(recipient.address)}
         if recipient.reason:
             shown["delay_reason"] = printable(recipient.reason)

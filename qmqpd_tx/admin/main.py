@@ -11,7 +11,6 @@ Answers to: postqueue(1), postconf(1), qmail-qmqpc.
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,8 +76,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
             prog_name="qmqpd-tx",
             standalone_mode=False,
         )
-        # A closed pipe shows only now, when what was written really goes out.
-        sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as problem:
         problem.show()
         return int(Exit.USAGE)
@@ -91,10 +88,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except click.Abort:
         click.echo("qmqpd-tx: interrupted", err=True)
         return 130
-    except BrokenPipeError:
-        # The reader has seen enough (`| head`). Nothing may be flushed to it at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return int(Exit.OK)
     return result if isinstance(result, int) else int(Exit.OK)
 
 

@@ -13,9 +13,11 @@ Answers to: postqueue(1).
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -53,7 +55,7 @@ def postqueue_command(
     return int(Exit.OK)
 
 
-def ask(folder: Path, command: str, **members: str) -> None:
+def ask(folder: Path, command: str, **members: Any) -> None:
     """
     Have the running service do something.
 
@@ -88,7 +90,9 @@ def show(folder: Path, in_json: bool) -> int:
         text = f"{problem.filename}: {problem.strerror}; run this as the user of the service"
         raise CommandError(text, Exit.NOPERM) from problem
     except BrokenPipeError:
-        raise
+        # The reader has seen enough (`| head`): no error, and nothing may be flushed to it at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return int(Exit.OK)
     except OSError as problem:
         raise CommandError(f"{problem.filename}: {problem.strerror}", Exit.TEMPORARY) from problem
     for text in damaged:

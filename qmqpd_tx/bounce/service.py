@@ -239,9 +239,9 @@ class Bounces:
         return notice
 
     async def _to_sender(
-        self, message: IStoredMessage, recipients: list[FailedRecipient], sender: bytes, whole: bool
+        self, message: IStoredMessage, recipients: list[FailedRecipient], to: bytes, whole: bool
     ) -> QueueID:
-        report = self._about(message, Audience.SENDER, sender, sender, whole)
+        report = self._about(message, Audience.SENDER, message.envelope.sender, to, whole)
         notice = await self._send(message, report, recipients, b"")
         log.info(
             "{queue_id}: sender non-delivery notification: {notice}",

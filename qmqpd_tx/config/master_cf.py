@@ -32,6 +32,19 @@ _LIMIT = re.compile(r"[0-9]{1,9}\Z")
 
 
 @frozen(slots=True)
+class Argument:
+    """
+    One argument of a command, as it will be printed.
+
+    @ivar text: the argument without C{{ }}; the option itself when it overrides a parameter.
+    @ivar override: name and raw value of the parameter that it sets, or L{None}.
+    """
+
+    text: str
+    override: tuple[str, str] | None = None
+
+
+@frozen(slots=True)
 class MasterService:
     """
     One line of master.cf, defaults filled in.
@@ -48,7 +61,7 @@ class MasterService:
     @ivar arguments: its arguments, without C{-o} options.
     @ivar overrides: parameters that C{-o} options set, raw.
     @ivar columns: the first seven columns as written, for printing.
-    @ivar words: the command and all arguments as written, for printing.
+    @ivar words: all arguments in order, for printing.
     @ivar file: where the line is.
     @ivar line: its number there.
     """
@@ -65,7 +78,7 @@ class MasterService:
     arguments: Sequence[str] = ()
     overrides: Mapping[str, str] = Factory(dict)
     columns: Sequence[str] = ()
-    words: Sequence[str] = ()
+    words: Sequence[Argument] = ()
     file: str = "master.cf"
     line: int = 0
 
@@ -123,7 +136,7 @@ def _service(line: LogicalLine, file: str) -> MasterService:
         )
     if maxproc != "-" and not _LIMIT.match(maxproc):
         raise ConfigError(f'{where}: bad value "{shown(maxproc)}" in column maxproc: use a number or -')
-    arguments, overrides = _arguments(words[8:], where)
+    parsed = _arguments(words[8:], where)
     return MasterService(
         name=name,
         type=kind,
@@ -134,10 +147,10 @@ def _service(line: LogicalLine, file: str) -> MasterService:
         wakeup_when_used=wakeup.endswith("?"),
         maxproc=None if maxproc == "-" else int(maxproc),
         command=command,
-        arguments=arguments,
-        overrides=overrides,
+        arguments=tuple(word.text for word in parsed if word.override is None),
+        overrides=dict(word.override for word in parsed if word.override is not None),
         columns=tuple(words[:7]),
-        words=tuple(words[7:]),
+        words=parsed,
         file=file,
         line=line.number,
     )
@@ -182,29 +195,28 @@ def unbraced(word: str) -> str:
     return word[1:-1].strip(WHITE) if word[:1] == "{" and word[-1:] == "}" else word
 
 
-def _arguments(words: Sequence[str], where: str) -> tuple[tuple[str, ...], dict[str, str]]:
+def _arguments(words: Sequence[str], where: str) -> tuple[Argument, ...]:
     """
     Tell C{-o name=value} from the other arguments. Options end at the first word without a C{-}: what
     follows belongs to the program (or, with pipe(8), to the command that it runs).
     """
-    arguments: list[str] = []
-    overrides: dict[str, str] = {}
+    parsed: list[Argument] = []
     rest = iter(words)
     for word in rest:
         option = _OVERRIDE.match(word)
         if option is None:
-            arguments.append(unbraced(word))
+            parsed.append(Argument(unbraced(word)))
             if word[0] != "-":
                 break
             continue
         if option.group(1):
-            arguments.append(f"-{option.group(1)}")
+            parsed.append(Argument(f"-{option.group(1)}"))
         setting = option.group(2) or next(rest, "")
         name, equals, value = (part.strip(WHITE) for part in unbraced(setting).partition("="))
         if not equals or not name or any(white in name for white in WHITE):
             raise ConfigError(
                 f'{where}: "-o {shown(setting)}" sets nothing: write -o name=value or -o {{ name = value }}'
             )
-        overrides[name] = value
-    arguments.extend(unbraced(word) for word in rest)
-    return tuple(arguments), overrides
+        parsed.append(Argument("-o", (name, value)))
+    parsed.extend(Argument(unbraced(word)) for word in rest)
+    return tuple(parsed)

@@ -11,7 +11,7 @@ Answers to: Postfix's main.cf parameters, and the C{-o} options of master.cf.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from attrs import evolve, field, frozen
 from zope.interface import implementer
@@ -59,7 +59,7 @@ class Config(RawConfig):
             text = raw if "$" not in raw else expand(raw, self.lookup)
             value: Value = parameter.parse(text)
         except ValueError as error:
-            raise ConfigError(f"{self.where(name)}: parameter {name}: {error}{_origin(raw)}") from None
+            raise ConfigError(f"{self.where(name)}: parameter {shown(name)}: {error}{_origin(raw)}") from None
         self._texts[name] = value if parameter.type is Type.FEEDBACK and isinstance(value, str) else text
         if isinstance(value, bool):
             self._booleans[name] = value
@@ -138,7 +138,21 @@ class Config(RawConfig):
         """
         @return: what to warn of at start-up, a line each; nothing with C{helpful_warnings = no}.
         """
-        return self.problems() if self.boolean("helpful_warnings") else []
+        if not self.boolean("helpful_warnings"):
+            return []
+        return [*self.problems(), *self._contradictions()]
+
+    def _contradictions(self) -> Iterator[str]:
+        """Values that are good each, but not together."""
+        for smaller, larger in (
+            ("minimal_backoff_time", "maximal_backoff_time"),
+            ("queue_run_delay", "minimal_backoff_time"),
+        ):
+            if self.seconds(smaller) > self.seconds(larger):
+                yield (
+                    f"{self.where(smaller)}: parameter {smaller}: {self.raw(smaller)} is more than "
+                    f"{larger}, {self.raw(larger)}: make it at most that"
+                )
 
     def _member(self, transport: str, suffix: str) -> str:
         """The parameter that counts for a transport."""

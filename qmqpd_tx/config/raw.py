@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from qmqpd_tx.config.expression import ExpressionError, expand
 from qmqpd_tx.config.host import Host
@@ -133,6 +133,12 @@ class RawConfig:
         @return: the settings with some replaced, said to come from C{file} and C{line}.
         """
         return {**self.settings, **{name: Setting(value, file, line) for name, value in overrides.items()}}
+
+    def for_name(self, service_name: str) -> RawConfig:
+        """
+        @return: a view in which C{$service_name} is the name of a master.cf line.
+        """
+        return evolve(self, settings=self.overridden({"service_name": service_name}, self.file))
 
     def problems(self) -> list[str]:
         """

@@ -21,9 +21,27 @@ from qmqpd_tx.config.master_cf import MasterService
 from qmqpd_tx.config.parameters import PARAMETERS, TRANSPORT_PARAMETERS
 from qmqpd_tx.config.parameters.transports import transport_member
 
-DAEMONS = frozenset(
-    ["anvil", "bounce", "cleanup", "dnsblog", "flush", "oqmgr", "pickup", "postlogd", "postscreen", "proxymap", "qmgr", "qmqpd", "scache", "showq", "smtpd", "tlsmgr", "tlsproxy", "trivial-rewrite", "verify"]
-)
+DAEMONS = frozenset((
+    "anvil",
+    "bounce",
+    "cleanup",
+    "dnsblog",
+    "flush",
+    "oqmgr",
+    "pickup",
+    "postlogd",
+    "postscreen",
+    "proxymap",
+    "qmgr",
+    "qmqpd",
+    "scache",
+    "showq",
+    "smtpd",
+    "tlsmgr",
+    "tlsproxy",
+    "trivial-rewrite",
+    "verify",
+))
 """Commands in master.cf that deliver no mail, so that their services are no transports."""
 
 _TABLE = re.compile(r"\b(?:ldap|memcache|mysql|pgsql|sqlite):([A-Za-z0-9_]+)")
@@ -114,11 +132,26 @@ def start_up_warnings(settings: Mapping[str, Setting], services: Sequence[Master
     idle = without_effect(settings, services)
     if idle:
         yield f"these parameters are known to Postfix but have no effect here: {', '.join(sorted(idle))}"
+    yield from unused_settings(settings, services)
+    yield from unused_overrides(settings, services)
+
+
+def unused_settings(settings: Mapping[str, Setting], services: Sequence[MasterService]) -> Iterator[str]:
+    """
+    @return: a line for each unknown name in main.cf.
+    """
     for name in unknown(settings, services):
-        yield f"{settings[name].where()}: unused parameter: {shown(name)}={shown(settings[name].value, 200)}"
+        setting = settings[name]
+        yield f"{setting.where()}: unused parameter: {shown(name)}={shown(setting.value, 200)}"
+
+
+def unused_overrides(settings: Mapping[str, Setting], services: Sequence[MasterService]) -> Iterator[str]:
+    """
+    @return: a line for each unknown name in a C{-o} option of master.cf.
+    """
+    used, _ = _in_use(settings, services)
     for service in services:
         overrides = {name: Setting(value, "") for name, value in service.overrides.items()}
-        used, _ = _in_use(settings, services)
         for name in unknown(overrides, services):
             if name not in used:
                 value = shown(service.overrides[name], 200)

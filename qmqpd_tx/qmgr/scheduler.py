@@ -183,8 +183,11 @@ class RoundRobinScheduler:
 
     def wakeup(self, now: float) -> float | None:
         """See L{IScheduler<qmqpd_tx.interfaces.IScheduler>}."""
-        self._wake(now)
-        return self._timers[0][0] if self._timers else None
+        # Only L{next} may end a wait: what became ready here would be nobody's business.
+        timers = self._timers
+        while timers and timers[0][2].resumes != timers[0][0]:
+            heapq.heappop(timers)
+        return timers[0][0] if timers else None
 
     def flush(self) -> None:
         """See L{IScheduler<qmqpd_tx.interfaces.IScheduler>}. What a rate delay holds back stays."""

@@ -16,14 +16,15 @@ it is abandoned for good and the answer is C{Z}.
 There is one delayed call for each connection. It is not moved for every read: it finds out for itself
 whether the time it waits for has come.
 
+One class, because it is one state machine: each method is a transition, and they share all their state.
+
 Answers to Postfix's qmqpd(8): texts, log lines, delays and their order were watched there.
 """
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterator
-from typing import Protocol, cast
+from typing import cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
@@ -31,26 +32,23 @@ from twisted.internet.interfaces import (
     IDelayedCall,
     IHalfCloseableProtocol,
     IProtocol,
-    IReactorTime,
     ITransport,
 )
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from qmqpd_tx.interfaces import ICleanup, IIncomingMessage, IntakeError
+from qmqpd_tx.interfaces import IIncomingMessage, IntakeError
 from qmqpd_tx.message import ClientInfo, QueueID
 from qmqpd_tx.qmqp.parser import Event, QMQPParser
 from qmqpd_tx.qmqp.replies import ReplyClass, encode_reply
-from qmqpd_tx.qmqp.settings import Settings
+from qmqpd_tx.qmqp.roles import Owner, State, Transport, peer_of
 from qmqpd_tx.qmqp.verp import split_verp, verp_fault
 
 log = Logger(namespace="qmqpd_tx.qmqpd")
 
-LOCAL_CLIENT = ("127.0.0.1", None)
-"""Who a client on a local socket is."""
-
 NO_QUEUE_ID = "NOQUEUE"
+ERROR = "Error: "
 WRITE_ERROR = "queue file write error"
 
 KERNEL_BUFFER_SECONDS = 1.0
@@ -63,86 +61,8 @@ STOP_SECONDS = 5.0
 """How long a client may take to collect its reply once the server is stopping."""
 
 
-class NameLookup(Protocol):
-    """Finds client names: L{qmqpd_tx.qmqp.hostnames.ClientNames}."""
-
-    def lookup(self, address: str) -> str | Deferred[str]:
-        """
-        @return: the name, C{unknown}, or a Deferred that gives either and never fails.
-        """
-
-
-class ClientList(Protocol):
-    """Says who may connect: C{qmqpd_authorized_clients}."""
-
-    def matches(self, name: str, address: str) -> bool:
-        """
-        @raise Exception: the list cannot be consulted.
-        """
-
-
-class Owner(Protocol):
-    """What a connection needs of the server that it belongs to."""
-
-    clock: IReactorTime
-    cleanup: ICleanup
-    access: ClientList
-    hostnames: NameLookup
-    settings: Settings
-
-    def opened(self, connection: QMQPConnection) -> bool:
-        """
-        @return: whether the connection may start; otherwise its C{start} is called later.
-        """
-
-    def closed(self, connection: QMQPConnection) -> None:
-        """
-        The connection is gone.
-        """
-
-
-class _Transport(Protocol):
-    def write(self, data: bytes) -> None: ...
-    def loseConnection(self) -> None: ...
-    def abortConnection(self) -> None: ...
-    def pauseProducing(self) -> None: ...
-    def resumeProducing(self) -> None: ...
-
-
-class State(enum.Enum):
-    """Where a connection stands."""
-
-    WAITING = enum.auto()
-    """Not started: too many connections, or the client's name is being looked up."""
-    RECEIVING = enum.auto()
-    """The packet is arriving."""
-    COMMITTING = enum.auto()
-    """The packet is complete; the message is on its way to the disk."""
-    REFUSING = enum.auto()
-    """A negative reply waits for C{qmqpd_error_delay}."""
-    DRAINING = enum.auto()
-    """The reply is sent; the client has not finished sending."""
-    CLOSING = enum.auto()
-    """The connection closes as soon as the reply is out."""
-    CLOSED = enum.auto()
-    """It is over."""
-
-
 _RECEIVING, _COMMITTING, _CLOSING, _CLOSED = State.RECEIVING, State.COMMITTING, State.CLOSING, State.CLOSED
 _CONTENT, _SENDER, _RECIPIENT, _END = Event.CONTENT, Event.SENDER, Event.RECIPIENT, Event.END
-
-
-def _peer(address: IAddress) -> tuple[str, int | None]:
-    """
-    @return: textual network address and port.
-    """
-    host = getattr(address, "host", None)
-    if not isinstance(host, str):
-        return LOCAL_CLIENT
-    if host.startswith("::ffff:") and "." in host:
-        # An IPv4 client on a socket that listens for both.
-        host = host[7:]
-    return host, getattr(address, "port", None)
 
 
 @implementer(IProtocol, IHalfCloseableProtocol)
@@ -181,7 +101,7 @@ class QMQPConnection:
         "transport",
     )
 
-    transport: _Transport
+    transport: Transport
 
     def __init__(self, owner: Owner, address: IAddress) -> None:
         """
@@ -190,7 +110,7 @@ class QMQPConnection:
         """
         self._owner = owner
         self._settings = owner.settings
-        self._address, self._port = _peer(address)
+        self._address, self._port = peer_of(address)
         self.state = State.WAITING
         self._client: ClientInfo | None = None
         self._label = ""
@@ -215,7 +135,7 @@ class QMQPConnection:
         """
         The connection is there.
         """
-        self.transport = cast(_Transport, transport)
+        self.transport = cast(Transport, transport)
         self.connectionMade()
 
     def connectionMade(self) -> None:
@@ -440,7 +360,8 @@ class QMQPConnection:
         self._refuse(ReplyClass.PERMANENT, text)
 
     def _reject(self, reply_class: ReplyClass, text: str, delay: bool = True) -> None:
-        text = f"Error: {text}"
+        if not text.startswith(ERROR):
+            text = ERROR + text
         log.warn("{queue_id}: {client}: {reason}", queue_id=self._queue_id, client=self._label, reason=text)
         self._refuse(reply_class, text, delay)
 

@@ -28,7 +28,8 @@ from twisted.internet.interfaces import (
 from zope.interface import implementer
 
 from qmqpd_tx.interfaces import ICleanup, IConfig
-from qmqpd_tx.qmqp.connection import ClientList, NameLookup, QMQPConnection
+from qmqpd_tx.qmqp.connection import QMQPConnection
+from qmqpd_tx.qmqp.roles import ClientList, Connection, NameLookup
 from qmqpd_tx.qmqp.settings import read_settings
 
 ACCEPTED_AT_ONCE = 100
@@ -84,8 +85,8 @@ class QMQPServerFactory:
         self._drain_limit = drain_limit
         self.settings = read_settings(config, drain_limit)
         self._max_connections = max_connections
-        self._connections: set[QMQPConnection] = set()
-        self._waiting: deque[QMQPConnection] = deque()
+        self._connections: set[Connection] = set()
+        self._waiting: deque[Connection] = deque()
         self._ports: list[IListeningPort] = []
         self._own_ports: list[IListeningPort] = []
         self._paused = False
@@ -158,7 +159,7 @@ class QMQPServerFactory:
             return None
         return QMQPConnection(self, addr)
 
-    def opened(self, connection: QMQPConnection) -> bool:
+    def opened(self, connection: Connection) -> bool:
         """
         @return: whether C{connection} may start now.
         """
@@ -171,7 +172,7 @@ class QMQPServerFactory:
             self._read_ports(False)
         return True
 
-    def closed(self, connection: QMQPConnection) -> None:
+    def closed(self, connection: Connection) -> None:
         """
         A connection is gone: others may come.
         """

@@ -199,6 +199,9 @@ class CommitFile(Operation):
         if self.abandoned:
             return None
         if not self.streamed:
+            if file.exists:
+                # A disk process ended while it had this one.
+                file.discard(fs, paths)
             fd = file.create(fs, paths, 0o700)
             write_all(fs, fd, self.data)
             return fd

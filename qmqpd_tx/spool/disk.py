@@ -28,6 +28,15 @@ log = Logger(namespace="qmqpd_tx.qmgr")
 BATCH_LIMIT = 100
 """How many operations a thread takes at a time."""
 
+QUEUE_LANE = "queue"
+"""The lane for operations on messages that exist, in order."""
+
+COMMIT_LANE = "commit"
+"""The lane for making new messages durable."""
+
+CONTENT_LANE = "content"
+"""The lane for what needs no order and may be large."""
+
 
 class Operation:
     """
@@ -78,6 +87,11 @@ class Disk(Protocol):
         @return: a Deferred that fires when no operation is under way.
         """
 
+    def hold_lock(self, fd: int) -> None:
+        """
+        Whatever else does disk work keeps the lock of the queue as well, until it ends.
+        """
+
     def stop(self) -> None:
         """
         End the threads, once drained.
@@ -87,10 +101,11 @@ class Disk(Protocol):
 class _Outstanding:
     """Counts operations under way; touched on the reactor's thread only."""
 
-    __slots__ = ("_waiting", "count")
+    __slots__ = ("_waiting", "count", "watch")
 
     def __init__(self) -> None:
         self.count = 0
+        self.watch: Callable[[Operation], None] | None = None
         self._waiting: list[Deferred[None]] = []
 
     def finish(self, operation: Operation) -> None:
@@ -98,6 +113,11 @@ class _Outstanding:
             operation.finish()
         except Exception:
             log.failure("panic: a finished disk operation could not be reported")
+        if self.watch is not None:
+            self.watch(operation)
+        self.ended()
+
+    def ended(self) -> None:
         self.count -= 1
         while self._waiting and self.count == 0:
             self._waiting.pop().callback(None)
@@ -139,6 +159,33 @@ class ThreadedDisk:
     def drained(self) -> Deferred[None]:
         """See L{Disk.drained}."""
         return self._outstanding.drained()
+
+    def hold_lock(self, fd: int) -> None:
+        """See L{Disk.hold_lock}. Threads end with the process, and so does its lock."""
+
+    def watch(self, finished: Callable[[Operation], None]) -> None:
+        """
+        @param finished: called after each operation that finished, on the reactor's thread.
+        """
+        self._outstanding.watch = finished
+
+    def begun(self) -> None:
+        """
+        Count an operation that is done elsewhere.
+        """
+        self._outstanding.count += 1
+
+    def done(self, operation: Operation) -> None:
+        """
+        Report an operation that was done elsewhere.
+        """
+        self._outstanding.finish(operation)
+
+    def ended(self) -> None:
+        """
+        Discount an operation that was counted, and goes on in a lane.
+        """
+        self._outstanding.ended()
 
     def stop(self) -> None:
         """See L{Disk.stop}."""
@@ -222,6 +269,9 @@ class InlineDisk:
     def drained(self) -> Deferred[None]:
         """See L{Disk.drained}."""
         return self._outstanding.drained()
+
+    def hold_lock(self, fd: int) -> None:
+        """See L{Disk.hold_lock}."""
 
     def stop(self) -> None:
         """See L{Disk.stop}."""

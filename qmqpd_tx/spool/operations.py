@@ -42,9 +42,10 @@ class FileOperation(Operation):
     @ivar queue_id: the message, or L{None} when it is about a whole queue.
     @ivar doing: what it does, for errors.
     @ivar covered: whether a later L{Remove} of the batch takes care of it.
+    @ivar slow: whether the thread has it although a disk process might have had it.
     """
 
-    __slots__ = ("covered", "deferred", "queue_id", "result")
+    __slots__ = ("covered", "deferred", "queue_id", "result", "slow")
     doing = "work"
 
     def __init__(self, queue_id: QueueID | None) -> None:
@@ -53,6 +54,7 @@ class FileOperation(Operation):
         self.deferred: Deferred[Any] = Deferred()
         self.result: Any = None
         self.covered = False
+        self.slow = False
 
     def run(self, fs: FileSystem, paths: QueuePaths) -> None:
         """

@@ -16,6 +16,7 @@ goes back to incoming), and to the clean-up of pickup and qmgr.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 
 from twisted.logger import Logger
@@ -30,6 +31,13 @@ from qmqpd_tx.spool.operations import FileOperation, open_message, reader
 from qmqpd_tx.spool.record import CHUNK
 
 log = Logger(namespace="qmqpd_tx.qmgr")
+
+
+LOCK_TIME_LIMIT = 10.0
+"""How many seconds to wait for the disk process of a service that is gone."""
+
+LOCK_INTERVAL = 0.02
+"""How often to try, in seconds."""
 
 
 class Recover(FileOperation):
@@ -219,18 +227,39 @@ def take_lock(fs: FileSystem, paths: QueuePaths) -> int:
     """
     Take the lock of a C{queue_directory}: C{pid/master.pid}, which then holds our process id.
 
+    A service that was killed may have left its disk process behind, which keeps the lock until it has done
+    what it was given: that is waited for.
+
     @return: the descriptor that holds it.
     @raise QueueLocked: naming the process that has it.
     """
     path = paths.folder("pid") + "/master.pid"
     fd = fs.open(path, os.O_CREAT | os.O_RDWR, 0o644)
     try:
-        if not fs.lock(fd):
+        end = time.monotonic() + LOCK_TIME_LIMIT
+        while not fs.lock(fd):
             text = fs.pread(fd, 32, 0).strip().decode("ascii", "replace") or "unknown"
-            raise QueueLocked(f"{path}: the queue is in use by process {text}: stop that service first")
+            if _alive(text) or time.monotonic() > end:
+                raise QueueLocked(f"{path}: the queue is in use by process {text}: stop that service first")
+            time.sleep(LOCK_INTERVAL)
         fs.ftruncate(fd, 0)
         fs.pwrite(fd, b"%d\n" % os.getpid(), 0)
     except Exception:
         fs.close(fd)
         raise
     return fd
+
+
+def _alive(pid: str) -> bool:
+    """
+    @return: whether there may be such a process.
+    """
+    if not pid.isascii() or not pid.isdigit():
+        return True
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True

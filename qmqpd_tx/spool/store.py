@@ -17,6 +17,7 @@ commit, and two that move content of large messages.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,7 +48,7 @@ from qmqpd_tx.message import (
 )
 from qmqpd_tx.spool import queueid
 from qmqpd_tx.spool.commits import CommitRunner, SyncFile, TransferRunner
-from qmqpd_tx.spool.disk import Disk, Lane, ThreadedDisk
+from qmqpd_tx.spool.disk import COMMIT_LANE, CONTENT_LANE, QUEUE_LANE, Disk, Lane, ThreadedDisk
 from qmqpd_tx.spool.files import QueuePaths
 from qmqpd_tx.spool.filesystem import FileSystem, RealFileSystem
 from qmqpd_tx.spool.index import DueIndex
@@ -63,6 +64,7 @@ from qmqpd_tx.spool.operations import (
     ReadRecipients,
     Remove,
 )
+from qmqpd_tx.spool.process import ProcessDisk
 from qmqpd_tx.spool.record import Layout
 from qmqpd_tx.spool.recovery import Recover
 from qmqpd_tx.spool.scan import FileScan, Scan
@@ -108,12 +110,14 @@ class FileMailQueue:
         fs: FileSystem | None = None,
         disk: Disk | None = None,
         buffer_limit: int = 65536,
+        fork: bool = False,
     ) -> None:
         self._buffer_limit = buffer_limit
         self._settings = settings = SpoolSettings.from_config(config)
         self._reactor = reactor
         self._fs: FileSystem = RealFileSystem() if fs is None else fs
         self._given_disk = disk
+        self._fork = fork
         self._disk: Disk | None = None
         self._paths = QueuePaths(
             settings.queue_directory, settings.hash_queue_names, settings.hash_queue_depth
@@ -148,22 +152,23 @@ class FileMailQueue:
         if self._disk is not None:
             return fail(SpoolError("start the queue: it was started already"))
         settings = self._settings
+        # On threads batches are small, and C{auto} would hardly ever choose syncfs.
         syncfs = settings.commit_sync == SYNCFS
         if syncfs and not self._fs.has_syncfs:
             log.warn("queue_commit_sync = syncfs: this system has no syncfs: using fsync")
             syncfs = False
-        disk = self._given_disk
-        if disk is None:
-            disk = ThreadedDisk(IReactorFromThreads(self._reactor))
-        self._disk = disk
         fs, paths = self._fs, self._paths
-        self.metadata = disk.lane("queue", 1, MetadataRunner(fs, paths))
-        self.commits = disk.lane("commit", settings.commit_threads, CommitRunner(fs, paths, syncfs))
-        self.transfers = disk.lane("content", 2, TransferRunner(fs, paths))
+        disk = self._given_disk or self._make_disk(settings)
+        self._disk = disk
+        self.metadata = disk.lane(QUEUE_LANE, 1, MetadataRunner(fs, paths))
+        self.commits = disk.lane(COMMIT_LANE, settings.commit_threads, CommitRunner(fs, paths, syncfs))
+        self.transfers = disk.lane(CONTENT_LANE, 2, TransferRunner(fs, paths))
         operation = Recover(self._reactor.seconds(), UNFINISHED_TIME_LIMIT, self._foreign)
 
         def started(recovery: Recovery) -> Recovery:
             self._lock = operation.lock
+            if operation.lock is not None:
+                disk.hold_lock(operation.lock)
             self._index = operation.index
             self._free = operation.free
             self._free_checked = self._reactor.seconds()
@@ -175,6 +180,17 @@ class FileMailQueue:
         self.metadata.put(operation)
         deferred: Deferred[Recovery] = operation.deferred
         return deferred.addCallbacks(started, self._not_started)
+
+    def _make_disk(self, settings: SpoolSettings) -> Disk:
+        if self._fork and settings.disk_process:
+            if threading.active_count() > 1:
+                log.warn("queue_disk_process: other threads are running: using threads")
+            else:
+                try:
+                    return ProcessDisk(self._reactor, self._fs, self._paths, settings.commit_sync)
+                except OSError as error:
+                    log.warn("queue_disk_process: {reason}: using threads", reason=str(error))
+        return ThreadedDisk(IReactorFromThreads(self._reactor))
 
     def _not_started(self, failure: Failure) -> Failure:
         self._end_disk()

@@ -31,6 +31,7 @@ from qmqpd_tx.admin.control import (
     ControlService,
 )
 from qmqpd_tx.interfaces import ConfigError
+from qmqpd_tx.message import ClientInfo, Queue
 
 
 class DecoderTests(SynchronousTestCase):
@@ -128,6 +129,13 @@ class ProtocolTests(SynchronousTestCase):
     def test_answer(self) -> None:
         """A command's result is the answer; the members of the request reach it."""
         self.assertEqual(self.ask({"command": "echo", "x": [1]}), [{"ok": True, "result": {"x": [1]}}])
+
+    def test_values(self) -> None:
+        """Handlers may answer with the package's own values."""
+        self.factory.handlers = {"x": lambda _: [ClientInfo("192.0.2.1"), Queue.HOLD, b"a\xff"]}
+        (answer,) = self.ask({"command": "x"})
+        self.assertEqual(answer["result"][0]["address"], "192.0.2.1")
+        self.assertEqual(answer["result"][1:], ["hold", "a\\xff"])
 
     def test_order(self) -> None:
         """Requests are answered one after the other, and not begun before their turn."""

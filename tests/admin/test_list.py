@@ -81,7 +81,7 @@ class ListingTests(SynchronousTestCase):
         self.assertEqual(list(plain([])), ["Mail queue is empty"])
 
     def test_reasons(self) -> None:
-        """Recipients that were tried come first; a reason is repeated only when another came between."""
+        """A reason is told before its recipients, and again only when another came between."""
         message = ListedMessage(
             "deferred",
             "B267B40C074",
@@ -89,10 +89,10 @@ class ListingTests(SynchronousTestCase):
             1,
             "s@src.test",
             [
-                ListedRecipient("new@x"),
                 ListedRecipient("a@x", "one"),
                 ListedRecipient("b@x", "two"),
                 ListedRecipient("c@x", "one"),
+                ListedRecipient("new@x"),
             ],
         )
         shown = [line.strip() for line in plain([message])][2:-2]

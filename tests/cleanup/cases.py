@@ -112,7 +112,8 @@ CONTENT = [
         "addresses everywhere",
         b"From: me\nReply-To: z (comment)\nSender: q\nErrors-To: e\nSubject: joe\nX-To: joe\n"
         b"Return-Receipt-To: rr\nDisposition-Notification-To: dd\nApparently-To: at\nMail-Followup-To: mft\n"
-        b"Mail-Reply-To: mrt\nDelivered-To: a\nAbuse-Reports-To: a\nOriginal-Recipient: a\nto: a\nTO : a\n\nb\n",
+        b"Mail-Reply-To: mrt\nDelivered-To: a\nAbuse-Reports-To: a\nOriginal-Recipient: a\n"
+        b"to: a\nTO : a\n\nb\n",
     ),
 ]
 

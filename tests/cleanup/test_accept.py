@@ -202,8 +202,8 @@ class Refusing(SynchronousTestCase):
         """
         Our own Received header counts too; those in the body do not.
         """
+        Intake("hopcount_limit = 5\n").store(b"Received: x\n" * 3 + COMPLETE + b"\n" + b"Received: x\n" * 9)
         intake = Intake("hopcount_limit = 5\n")
-        intake.store(b"Received: x\n" * 3 + COMPLETE + b"\n" + b"Received: x\n" * 9)
         with capturedLogs() as events:
             refused = self.refused(intake.send([b"Received: x\n" * 4 + CONTENT]))
         self.assertEqual(refused, (True, "5.4.6", "Error: too many hops"))

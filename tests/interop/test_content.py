@@ -9,23 +9,17 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Callable
 
 from attrs import frozen
-from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from qmqpd_tx.address import quote_address
-from qmqpd_tx.cleanup import Cleanup
-from qmqpd_tx.config import config_from_text
-from qmqpd_tx.interfaces import IntakeError, IStoredMessage
-from qmqpd_tx.message import ClientInfo
-from qmqpd_tx.spool.memory import MemoryMailQueue
+from qmqpd_tx.interfaces import IntakeError
 from tests.cleanup.cases import ADDRESSES, CONTENT, ENVELOPE, Case
 from tests.cleanup.sink import Delivery, Sink
+from tests.cleanup.support import Intake
 from tests.peers import PrivatePostfix
 
-NOW = 1795323600.0
 SETTINGS = {
     "smtp_line_length_limit": "0",
     "qmqpd_error_delay": "0",
@@ -124,41 +118,24 @@ class ContentComparison(SynchronousTestCase):
         """
         The same through our cleanup and a queue in memory.
         """
-        config = config_from_text("myhostname = relay.test\nmydestination =\ncompatibility_level = 3.6\n")
-        clock = Clock()
-        clock.advance(NOW)
-        queue = MemoryMailQueue()
-        self.successResultOf(queue.start())
-        cleanup = Cleanup(
-            config=config, clock=clock, queue=queue, timezone=lambda _: 0, zone_name=lambda _: "UTC"
-        )
-        stored: list[IStoredMessage] = []
-        cleanup.arrivals = _Arrivals(stored.append)
+        intake = Intake()
         results = []
         for case in cases:
-            incoming = cleanup.begin(ClientInfo("127.0.0.1", "localhost"))
-            incoming.content(case.content)
-            incoming.sender(case.sender)
-            for recipient in case.recipients:
-                incoming.recipient(recipient)
-            finished = incoming.finish()
-            failure = finished.result if not stored else None
-            if failure is not None:
+            finished = intake.send([case.content], case.sender, case.recipients)
+            if not intake.arrivals.stored:
                 error = self.failureResultOf(finished, IntakeError).value
                 results.append(Seen((b"D" if error.permanent else b"Z") + error.text.encode()))
                 continue
-            message = stored.pop()
-            content = _run(message.content.read(0, message.content.size))
-            recipients = _run(message.recipients(None, 100)).recipients
+            stored = intake.arrivals.stored.pop()
+            sender = stored.envelope.sender
             results.append(
                 Seen(
                     b"K",
-                    b"<%s>" % (quote_address(message.envelope.sender) if message.envelope.sender else b""),
-                    frozenset(b"<%s>" % quote_address(recipient.address) for recipient in recipients),
-                    neutral(content),
+                    b"<%s>" % (quote_address(sender) if sender else b""),
+                    frozenset(b"<%s>" % quote_address(address) for address, _ in stored.recipients),
+                    neutral(stored.content),
                 )
             )
-            message.close()
         return results
 
     def compare(self, cases: list[Case]) -> None:
@@ -206,18 +183,3 @@ def _brief(seen: Seen) -> str:
     if len(content) > 700:
         content = content[:300] + b" ... %d bytes ... " % len(content) + content[-300:]
     return f"{seen.reply!r} {seen.sender!r} {sorted(seen.recipients)!r} {content!r}"
-
-
-def _run(coroutine: object) -> object:  # the memory queue's coroutines never suspend
-    try:
-        coroutine.send(None)  # type: ignore[attr-defined]
-    except StopIteration as done:
-        return done.value
-    raise AssertionError("the memory queue suspended")
-
-
-class _Arrivals:
-    """An L{IArrivals<qmqpd_tx.interfaces.IArrivals>} that hands over what arrived."""
-
-    def __init__(self, arrived: Callable[[IStoredMessage], None]) -> None:
-        self.arrived = arrived

@@ -11,6 +11,7 @@ from qmqpd_tx.config import config_from_text
 from qmqpd_tx.interfaces import ConfigError, IntakeError, SpoolError
 from qmqpd_tx.message import ClientInfo
 from qmqpd_tx.netstring import encode
+from tests.qmqp.cleanup import MemoryCleanup
 from tests.qmqp.packets import CONTENT, RECIPIENT, SENDER, cut, packet
 from tests.qmqp.serving import Connection, ServerTestCase
 
@@ -42,15 +43,37 @@ class AcceptTests(ServerTestCase):
     @given(st.lists(st.integers(1, 40), max_size=20), st.sampled_from([False, None]))
     @settings(max_examples=100, deadline=None)
     def test_any_chunking(self, sizes: list[int], slow_store: bool | None) -> None:
-        self.cleanup.__init__()  # type: ignore[misc]
+        self.cleanup = MemoryCleanup()
         self.cleanup.slow_store = slow_store
-        client = self.connect()
+        client = self.connect(self.make_factory(""))
         addresses = [b"a@b", b"", b"c@d"]
         client.send(*cut(packet(recipients=addresses), sizes))
         self.assertEqual(client.reply, OK)
         [message] = self.cleanup.accepted
         self.assertEqual((message.body, message.recipients), (CONTENT, addresses))
         client.end()
+
+    @given(
+        st.text("0123456789:,ax", max_size=40).map(str.encode),
+        st.integers(0, 40),
+        st.lists(st.integers(1, 10), max_size=20),
+    )
+    @settings(max_examples=200, deadline=None)
+    def test_any_chunking_of_noise(self, noise: bytes, place: int, sizes: list[int]) -> None:
+        """The same reply and the same log, and nothing raised."""
+        data = packet()[:place] + noise
+        outcomes = []
+        for pieces in ([data], cut(data, sizes), cut(data, [1] * len(data))):
+            self.cleanup = MemoryCleanup()
+            self.lines.clear()
+            client = self.connect(self.make_factory("qmqpd_error_delay = 0\n"))
+            for piece in pieces:
+                if client.transport.reading and piece:
+                    client.server.dataReceived(piece)
+            client.finish_sending()
+            client.end()
+            outcomes.append((client.reply, list(self.lines)))
+        self.assertEqual(outcomes[1:], outcomes[:1] * 2)
 
     def test_reply_only_when_the_message_is_safe(self) -> None:
         self.cleanup.slow_commit = True
@@ -220,7 +243,9 @@ class RefuseTests(ServerTestCase):
 
     def test_refused_by_cleanup(self) -> None:
         for permanent, reply_class in ((True, b"D"), (False, b"Z")):
-            self.cleanup.finish_error = IntakeError(permanent, "5.4.6", "too many hops")
+            # The text may come with or without its first word.
+            text = "too many hops" if permanent else "Error: too many hops"
+            self.cleanup.finish_error = IntakeError(permanent, "5.4.6", text)
             client = self.connect()
             client.send(packet())
             self.check(client, reply_class + b"Error: too many hops")

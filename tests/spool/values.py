@@ -37,6 +37,7 @@ class Values:
             "queue_minfree": 0,
             "queue_commit_sync": "fsync",
             "queue_commit_threads": 2,
+            "queue_disk_process": False,
             "qmgr_message_memory_limit": 1_000_000,
             **values,
         }

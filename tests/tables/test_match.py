@@ -78,7 +78,10 @@ class HostTests(SynchronousTestCase):
         """A file stands for its patterns, with comments, negation inside and outside."""
         path = Path(self.mktemp()).absolute()
         path.write_text("# ours\n10.0.0.0/8, !192.0.2.1\n 192.0.2.0/24\n\n[::1]\n")
-        for sign, expected in (("", [True, False, True, True, False]), ("!", [False, True, False, False, False])):
+        for sign, expected in (
+            ("", [True, False, True, True, False]),
+            ("!", [False, True, False, False, False]),
+        ):
             matcher = hosts(f"{sign}{path}", *(["static:all"] if sign else []))
             addresses = ("10.1.1.1", "192.0.2.1", "192.0.2.2", "::1", "198.51.100.1")
             found = [matcher.matches("unknown", address) for address in addresses]
@@ -128,7 +131,10 @@ class HostTests(SynchronousTestCase):
         path.write_text(f"{path}\n")
         self.assertIn("nest too deep", str(self.assertRaises(ConfigError, hosts, str(path))))
 
-    @given(st.lists(st.tuples(st.booleans(), st.integers(0, 2**32 - 1), st.integers(20, 32)), max_size=8), st.data())
+    @given(
+        st.lists(st.tuples(st.booleans(), st.integers(0, 2**32 - 1), st.integers(20, 32)), max_size=8),
+        st.data(),
+    )
     def test_like_one_after_the_other(self, nets: list[tuple[bool, int, int]], data: st.DataObject) -> None:
         """Merging neighbours changes no answer."""
         networks = [(include, IPv4Network((net, mask), strict=False)) for include, net, mask in nets]
@@ -145,7 +151,15 @@ class DomainTests(SynchronousTestCase):
 
     def test_styles(self) -> None:
         """Exact lists, C{.domain} lists, and parent style."""
-        names = ("example.com", "A.Example.COM", "dot.test", "a.b.dot.test", "intable.test", "x.intable.test", "")
+        names = (
+            "example.com",
+            "A.Example.COM",
+            "dot.test",
+            "a.b.dot.test",
+            "intable.test",
+            "x.intable.test",
+            "",
+        )
         patterns = ["example.com", ".dot.test", "inline:{ {intable.test = x}, {.intable.test = x} }"]
         for options, expected in (
             ({}, [True, False, False, True, True, True, False]),

@@ -108,7 +108,14 @@ class InlineTests(SynchronousTestCase):
 
     def test_bad_inline(self) -> None:
         """Each error shows the table."""
-        for text in ("inline:{}", "inline:foo", "inline:{foo}", "inline:{ {foo} }", "inline:{foo=}", "inline:{x=y"):
+        for text in (
+            "inline:{}",
+            "inline:foo",
+            "inline:{foo}",
+            "inline:{ {foo} }",
+            "inline:{foo=}",
+            "inline:{x=y",
+        ):
             error = self.assertRaises(ConfigError, open_table, text, "some_maps")
             self.assertIn("some_maps: ", str(error))
             self.assertIn(text, str(error))

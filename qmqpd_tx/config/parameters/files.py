@@ -117,11 +117,12 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         name="queue_commit_sync",
         type=Type.ENUM,
-        default="fsync",
-        choices=("fsync", "syncfs"),
+        default="auto",
+        choices=("auto", "fsync", "syncfs"),
         own=True,
         help=(
-            "The system call that makes messages durable: one fsync each, or one syncfs for all that wait."
+            "The system call that makes messages durable: one fsync each, one syncfs for all that wait, or "
+            "whichever is cheaper for as many as wait."
         ),
     ),
     Parameter(
@@ -132,6 +133,13 @@ PARAMETERS: tuple[Parameter, ...] = (
         high=64,
         own=True,
         help="Threads that write queue files to disk.",
+    ),
+    Parameter(
+        name="queue_disk_process",
+        type=Type.BOOLEAN,
+        default="yes",
+        own=True,
+        help="Let a process of its own write, move and remove the queue files of small messages.",
     ),
     Parameter(
         name="queue_directory",

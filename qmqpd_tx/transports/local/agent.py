@@ -19,7 +19,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -91,6 +92,24 @@ class _Job:
         self.request = request
         self.outcomes: list[Outcome] = []
         self.cancelled = False
+        self._waiting: Deferred[None] | None = None
+
+    async def pause(self, clock: IReactorTime, seconds: float) -> None:
+        """
+        Wait, but not past a cancellation.
+
+        @raise CancelledError: the job was cancelled.
+        """
+        self._waiting = deferLater(clock, seconds)
+        await self._waiting
+        self._waiting = None
+
+    def proceed(self) -> None:
+        """
+        @raise CancelledError: the job was cancelled.
+        """
+        if self.cancelled:
+            raise CancelledError
 
     def cancel(self, result: Deferred[DeliveryReport]) -> None:
         """
@@ -105,6 +124,8 @@ class _Job:
             if recipient.position not in done
         ]
         result.callback(DeliveryReport([*self.outcomes, *rest]))
+        if self._waiting is not None:
+            self._waiting.cancel()
 
 
 @implementer(IDeliveryTransport)
@@ -132,6 +153,8 @@ class LocalTransport:
                 result.callback(DeliveryReport(job.outcomes))
 
         def failed(reason: Failure) -> None:
+            if job.cancelled and isinstance(reason.value, CancelledError):
+                return
             if job.cancelled:
                 log.failure(
                     "{queue_id}: interrupted local delivery failed", reason, queue_id=request.queue_id
@@ -153,12 +176,11 @@ class LocalTransport:
         for recipient in request.recipients:
             if job.cancelled:
                 return
-            action, dsn, text = await self._one(request, recipient, seen)
+            action, dsn, text = await self._one(job, recipient, seen)
             job.outcomes.append(Outcome(recipient, action, dsn, text, relay=self._name))
 
-    async def _one(
-        self, request: DeliveryRequest, recipient: Recipient, seen: frozenset[bytes]
-    ) -> tuple[Action, str, str]:
+    async def _one(self, job: _Job, recipient: Recipient, seen: frozenset[bytes]) -> tuple[Action, str, str]:
+        request = job.request
         address = quote_address(recipient.address)
         if address.lower() in seen:
             return Action.BOUNCED, "5.4.6", f"mail forwarding loop for {_text(address)}"
@@ -177,7 +199,7 @@ class LocalTransport:
             delivery = self._settings.delivery(user, self._reactor.seconds)
             await self._turns.run(
                 delivery.path,
-                lambda: Deferred.fromCoroutine(self._patiently(delivery, request, recipient)),
+                lambda: Deferred.fromCoroutine(self._patiently(delivery, job, recipient)),
             )
         except MailboxFailure as failure:
             self._warn(request, user, failure)
@@ -201,14 +223,16 @@ class LocalTransport:
             text=failure.text,
         )
 
-    async def _patiently(self, delivery: _Delivery, request: DeliveryRequest, recipient: Recipient) -> None:
+    async def _patiently(self, delivery: _Delivery, job: _Job, recipient: Recipient) -> None:
         """Try again while the mailbox is locked."""
+        job.proceed()
+        request = job.request
         head = mailbox_headers(request.sender, recipient, self._settings.delivered_to)
         if isinstance(delivery, MboxDelivery):
             head = from_line(request.sender, self._reactor.seconds()) + head
         for attempt in range(self._settings.lock_attempts):
             if attempt:
-                await deferLater(self._reactor, self._settings.lock_delay)
+                await job.pause(self._reactor, self._settings.lock_delay)
             try:
                 await self._write(delivery, head, request.content)
             except MailboxBusy as busy:

@@ -88,6 +88,7 @@ class MboxDelivery:
         self._named = False
         self._old_size = 0
         self._size = 0
+        self._join = b""
         self._quoter = FromQuoter()
 
     def begin(self) -> None:
@@ -97,7 +98,7 @@ class MboxDelivery:
         @raise MailboxBusy: it is locked.
         @raise MailboxFailure: it cannot be had.
         """
-        self._quoter = FromQuoter()
+        self._quoter, self._join = FromQuoter(), b""
         try:
             with as_user(self._user.uid, self._user.gid):
                 self._named = self._locks.lock_name(self.path)
@@ -111,7 +112,7 @@ class MboxDelivery:
             self._old_size = self._size = now.st_size
             if now.st_size and os.pread(self._fd, 1, now.st_size - 1) != b"\n":
                 # A crash left part of a message; the next one must begin on a line of its own.
-                self._append(b"\n\n")
+                self._join = b"\n\n"
         except OSError as error:
             self._release()
             raise self._told(from_os_error(error, "cannot open file")) from error
@@ -165,7 +166,8 @@ class MboxDelivery:
         """
         @raise MailboxFailure: it cannot be written.
         """
-        self._append(self._quoter.feed(data))
+        join, self._join = self._join, b""
+        self._append(join + self._quoter.feed(data))
 
     def _append(self, data: bytes) -> None:
         self._size += len(data)

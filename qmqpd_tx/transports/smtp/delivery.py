@@ -324,7 +324,7 @@ class Delivery:
                 "{queue_id}: non-ESMTP response from {relay}: {line}",
                 queue_id=request.queue_id,
                 relay=connection.relay,
-                line=conversation.last_garbage,
+                line=conversation.last_garbage.decode("utf-8", "backslashreplace"),
             )
             conversation.reusable = False
         results = verdicts(transaction, loss, connection.label, conversation.garbage != garbage)

@@ -44,7 +44,10 @@ class Target:
     default_port: bool
 
 
-def _address(text: str) -> str | None:
+def literal_address(text: str) -> str | None:
+    """
+    @return: the network address in its usual form, or L{None} when the text is none.
+    """
     try:
         return str(ipaddress.ip_address(text))
     except ValueError:
@@ -70,7 +73,7 @@ def parse_target(word: str, tcp_port: int) -> Target:
         host, _, service = word.partition(":")
     if bracketed and host[:5].lower() == "ipv6:":
         host = host[5:]
-    address = _address(host)
+    address = literal_address(host)
     if address is None and (
         not _HOSTNAME.fullmatch(host) or len(host) > 255 or host.rstrip(".").rpartition(".")[2].isdigit()
     ):

@@ -36,7 +36,8 @@ class ConnectionPool:
         self._idle: dict[str, list[tuple[float, SMTPConnection]]] = {}
         self._live: set[SMTPConnection] = set()
         self._timer: IDelayedCall | None = None
-        self._stopping: Deferred[None] | None = None
+        self._stopping = False
+        self._stopped: list[Deferred[None]] = []
 
     def add(self, connection: SMTPConnection) -> None:
         """
@@ -65,7 +66,7 @@ class ConnectionPool:
         conversation = connection.conversation
         if connection.loss is not None:
             return
-        if not conversation.reusable or self._stopping is not None or not self._wanted(connection, nexthop):
+        if not conversation.reusable or self._stopping or not self._wanted(connection, nexthop):
             connection.quit()
         elif conversation.stage is Stage.RSET:
             connection.on_reset = lambda ready: self._reset(ready, nexthop)
@@ -126,9 +127,10 @@ class ConnectionPool:
                 self._idle[nexthop] = kept
             else:
                 del self._idle[nexthop]
-        if self._stopping is not None and not self._live:
-            stopping, self._stopping = self._stopping, Deferred()
-            stopping.callback(None)
+        if self._stopped and not self._live:
+            stopped, self._stopped = self._stopped, []
+            for waiter in stopped:
+                waiter.callback(None)
 
     def stop(self) -> Deferred[None]:
         """
@@ -141,11 +143,11 @@ class ConnectionPool:
             self._timer = None
         idle = [connection for waiting in self._idle.values() for _, connection in waiting]
         self._idle.clear()
-        if not self._live:
-            self._stopping = Deferred()
-            return succeed(None)
-        stopped: Deferred[None] = Deferred()
-        self._stopping = stopped
+        self._stopping = True
         for connection in idle:
             connection.quit()
+        if not self._live:
+            return succeed(None)
+        stopped: Deferred[None] = Deferred()
+        self._stopped.append(stopped)
         return stopped

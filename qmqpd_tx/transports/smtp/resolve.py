@@ -23,7 +23,7 @@ from twisted.internet.interfaces import IResolver
 from twisted.logger import Logger
 from twisted.names import dns, error
 
-from qmqpd_tx.transports.smtp.nexthop import Target, _address
+from qmqpd_tx.transports.smtp.nexthop import Target, literal_address
 from qmqpd_tx.transports.smtp.settings import Settings
 
 log = Logger(namespace="qmqpd_tx.smtp")
@@ -232,7 +232,7 @@ class HostFinder:
 
     async def _addresses(self, name: str) -> list[str]:
         """@return: the addresses of a host, at least one."""
-        literal = _address(name)
+        literal = literal_address(name)
         if literal is not None:
             return [literal]
         settings = self._settings

@@ -65,7 +65,10 @@ class LocalCase(SynchronousTestCase):
         return list(report.outcomes)
 
     def deliver_one(
-        self, content: Content | None = None, settings: str = "home_mailbox = Maildir/", address: bytes = b"anna@h.test"
+        self,
+        content: Content | None = None,
+        settings: str = "home_mailbox = Maildir/",
+        address: bytes = b"anna@h.test",
     ) -> tuple[Action, str, str]:
         (outcome,) = self.deliver(recipients(address), content, settings)
         return outcome.action, outcome.dsn, outcome.text
@@ -87,7 +90,8 @@ class MaildirTests(LocalCase):
         (file,) = self.files()
         self.assertEqual(
             file.read_bytes(),
-            b"Return-Path: <sender@a.test>\nX-Original-To: anna+ext\nDelivered-To: Anna+ext@h.test\n" + MESSAGE,
+            b"Return-Path: <sender@a.test>\nX-Original-To: anna+ext\nDelivered-To: Anna+ext@h.test\n"
+            + MESSAGE,
         )
         self.assertEqual(self.asked, [b"anna"])
 
@@ -110,7 +114,8 @@ class MaildirTests(LocalCase):
         (file,) = self.files()
         self.assertTrue(
             file.read_bytes().startswith(
-                b'Return-Path: <>\nX-Original-To: "anna+a?b"@h.test\nDelivered-To: "anna+a b"@h.test\nReceived:'
+                b"Return-Path: <>\n"
+                b'X-Original-To: "anna+a?b"@h.test\nDelivered-To: "anna+a b"@h.test\nReceived:'
             )
         )
 
@@ -277,7 +282,9 @@ class MboxTests(LocalCase):
     def test_cut_back(self) -> None:
         """A delivery that fails in the middle leaves the mailbox as it was."""
         self.mailbox.write_bytes(b"old mail\n\n")
-        action, dsn, _ = self.deliver_one(Content(b"S: x\n\n" + b"y" * 3 * SLICE, fails_at=SLICE), self.SETTINGS)
+        action, dsn, _ = self.deliver_one(
+            Content(b"S: x\n\n" + b"y" * 3 * SLICE, fails_at=SLICE), self.SETTINGS
+        )
         self.assertEqual((action, dsn), (Action.DEFERRED, "4.3.0"))
         self.assertEqual(self.mailbox.read_bytes(), b"old mail\n\n")
         self.assertEqual(os.listdir(self.spool), ["anna"])
@@ -364,9 +371,7 @@ class DecisionTests(LocalCase):
 
     def test_required_names(self) -> None:
         """Mail for postmaster where there is no such user is dropped with a warning, as Postfix does."""
-        self.assertEqual(
-            self.deliver_one(address=b"Postmaster@h.test"), (Action.SENT, "2.0.0", "discarded")
-        )
+        self.assertEqual(self.deliver_one(address=b"Postmaster@h.test"), (Action.SENT, "2.0.0", "discarded"))
 
     def test_several_recipients(self) -> None:
         """Each recipient has its own outcome."""
@@ -398,8 +403,26 @@ class DecisionTests(LocalCase):
         d.cancel()
         outcomes = self.successResultOf(d).outcomes
         self.assertEqual([o.dsn for o in outcomes], ["5.1.1", "4.3.2", "4.3.2"])
-        (self.home / "Mailbox.lock").unlink()
-        self.reactor.pump([1] * 30)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.assertFalse((self.home / "Mailbox").exists())
+
+    def test_cancelled_in_line(self) -> None:
+        """A delivery that is cancelled while another one has the mailbox is not made later."""
+        gate: Deferred[None] = Deferred()
+
+        class Slow(Content):
+            async def read(self, offset: int, length: int) -> bytes:
+                if offset:
+                    await gate
+                return await super().read(offset, length)
+
+        transport = self.transport("home_mailbox = Mailbox")
+        first = transport.deliver(request(recipients(b"anna@h.test"), Slow(b"S: x\n\n" + b"y" * SLICE)))
+        second = transport.deliver(request(recipients(b"anna@h.test")))
+        second.cancel()
+        self.assertEqual(self.successResultOf(second).outcomes[0].action, Action.DEFERRED)
+        gate.callback(None)
+        self.assertEqual(self.successResultOf(first).outcomes[0].action, Action.SENT)
         self.assertEqual((self.home / "Mailbox").read_bytes().count(b"From sender"), 1)
 
 

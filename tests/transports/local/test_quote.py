@@ -5,6 +5,7 @@ The pure pieces of local delivery: From quoting, the loop check, user look-up.
 from __future__ import annotations
 
 import pwd
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +17,9 @@ from qmqpd_tx.transports.local.mbox import FromQuoter
 from qmqpd_tx.transports.local.users import any_user, passwd_lookup
 from tests.transports.fakes import Content
 
-PIECES = st.lists(st.sampled_from([b"\n", b"From ", b"From", b"F", b"r", b"om ", b">", b"x", b" "]), max_size=40)
+PIECES = st.lists(
+    st.sampled_from([b"\n", b"From ", b"From", b"F", b"r", b"om ", b">", b"x", b" "]), max_size=40
+)
 
 
 class FromQuoterTests(SynchronousTestCase):
@@ -31,7 +34,7 @@ class FromQuoterTests(SynchronousTestCase):
         expected = b"\n".join(quoted) + (b"\n" if data.endswith(b"\n") else b"\n\n")
         quoter = FromQuoter()
         edges = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
-        out = [quoter.feed(data[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+        out = [quoter.feed(data[a:b]) for a, b in pairwise(edges)]
         self.assertEqual(b"".join([*out, quoter.finish()]), expected)
 
 

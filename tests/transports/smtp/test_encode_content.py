@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -43,7 +45,7 @@ TEXT = st.lists(
 
 def feed(encoder: ContentEncoder, data: bytes, cuts: list[int]) -> bytes:
     edges = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
-    pieces = [encoder.feed(data[start:end]) for start, end in zip(edges, edges[1:], strict=False)]
+    pieces = [encoder.feed(data[start:end]) for start, end in pairwise(edges)]
     return b"".join(pieces) + encoder.finish()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -10,7 +12,9 @@ from qmqpd_tx.transports.smtp.replies import Reply, ReplyParser
 
 LINES = st.one_of(
     st.binary(max_size=20),
-    st.sampled_from([b"250 ok\r\n", b"250-a\r\n", b"250\n", b"xyz\r\n", b"550 5.1.1 no\r\n", b"2500 x\n", b"\r\n"]),
+    st.sampled_from(
+        [b"250 ok\r\n", b"250-a\r\n", b"250\n", b"xyz\r\n", b"550 5.1.1 no\r\n", b"2500 x\n", b"\r\n"]
+    ),
 )
 
 
@@ -24,7 +28,7 @@ class Parsing(SynchronousTestCase):
     @given(st.lists(LINES, max_size=30).map(b"".join), st.lists(st.integers(0, 400), max_size=12))
     def test_any_chunking_gives_the_same_replies(self, data: bytes, cuts: list[int]) -> None:
         edges = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
-        chunks = [data[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+        chunks = [data[start:end] for start, end in pairwise(edges)]
         self.assertEqual(parse(chunks), parse([data]))
         self.assertEqual(parse([data[i : i + 1] for i in range(len(data))]), parse([data]))
 

@@ -1,0 +1,202 @@
+"""
+The router by itself; tests/interop/test_routing compares it with Postfix at length.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from qmqpd_tx.address import Router, own_addresses
+from qmqpd_tx.config import config_from_text
+from qmqpd_tx.interfaces import ConfigError, IConfig, IRouter
+from qmqpd_tx.message import Route
+
+BASE = "compatibility_level = 3.6\nmyhostname = relay.test\ninet_interfaces = 127.0.0.1\n"
+
+
+def own(config: IConfig) -> set[object]:
+    """
+    @return: fixed addresses.
+    """
+    return {ip_address("127.0.0.1"), ip_address("2001:db8::1")}
+
+
+def router(settings: str = "", cache_size: int = 100) -> Router:
+    """
+    @return: a router for main.cf lines.
+    """
+    return Router(config_from_text(BASE + settings), own, cache_size)  # type: ignore[arg-type]
+
+
+class RouterTests(SynchronousTestCase):
+    """Transport, nexthop and recipient."""
+
+    def check(self, subject: Router, *cases: tuple[bytes, str, str]) -> None:
+        for recipient, transport, nexthop in cases:
+            for _ in range(2):  # once for the cache
+                self.assertEqual(subject.resolve(b"", recipient), Route(transport, nexthop, recipient))
+
+    def test_classes(self) -> None:
+        """Each address class has its transport."""
+        settings = (
+            "mydestination = relay.test\nrelay_domains = rel.test\n"
+            "virtual_mailbox_domains = vmb.test\nvirtual_alias_domains = va.test\n"
+        )
+        self.check(
+            router(settings),
+            (b"u@relay.test", "local", "relay.test"),
+            (b"u@[127.0.0.1]", "local", "relay.test"),
+            (b"u@[IPv6:2001:DB8:0::1]", "local", "relay.test"),
+            (b"u@rel.test", "relay", "rel.test"),
+            (b"u@x.rel.test", "relay", "x.rel.test"),
+            (b"u@vmb.test", "virtual", "vmb.test"),
+            (b"u@va.test", "error", "5.1.1 User unknown in virtual alias table"),
+            (b"u@Else.TEST", "smtp", "else.test"),
+        )
+
+    def test_relayhost(self) -> None:
+        """It takes what is not ours; a transport that names its own nexthop keeps it."""
+        self.check(
+            router("relayhost = [gw.test]:2525\nrelay_domains = rel.test\nmydestination = relay.test\n"),
+            (b"u@a.test", "smtp", "[gw.test]:2525"),
+            (b"u@rel.test", "relay", "[gw.test]:2525"),
+            (b"u@relay.test", "local", "relay.test"),
+        )
+        self.check(
+            router("relayhost = gw.test\ndefault_transport = smtp:own.test\n"),
+            (b"u@a.test", "smtp", "own.test"),
+        )
+
+    def test_transport_maps(self) -> None:
+        """An address's own entry beats its domain's, and starts from the class, not from that entry."""
+        settings = (
+            "transport_maps = inline:{ {a.test = slow:dom}, {u@a.test = :own}, {v@a.test = fast:}, "
+            "{.b.test = :sub} {* = star:} }\nrecipient_delimiter = +\n"
+        )
+        self.check(
+            router(settings),
+            (b"x@a.test", "slow", "dom"),
+            (b"u@a.test", "smtp", "own"),
+            (b"U+ext@a.test", "smtp", "own"),
+            (b"v@a.test", "fast", "a.test"),
+            (b"x@b.test", "star", "b.test"),
+            (b"x@y.b.test", "smtp", "sub"),
+        )
+
+    def test_bad_addresses(self) -> None:
+        """What is no address bounces with Postfix's text."""
+        for bad in (
+            b"u@",
+            b"u@b..test",
+            b"u@[bad",
+            b"-u@a.test",
+            b"u\n@a.test",
+            b"\xff@a.test",
+            b"u@10.0.0.1",
+            b"@@",
+        ):
+            route = router("mydestination = relay.test").resolve(b"", bad)
+            self.assertEqual((route.transport, route.nexthop), ("error", "5.1.3 bad address syntax"), bad)
+
+    def test_completed(self) -> None:
+        """Null address, bare user, source route, and our own domain around another address."""
+        subject = router("mydestination = relay.test\nmyorigin = origin.test\n")
+        for given_, route in (
+            (b"", Route("local", "relay.test", b"MAILER-DAEMON@relay.test")),
+            (b"user", Route("smtp", "origin.test", b"user@origin.test")),
+            (b"@x.test:u@a.test", Route("smtp", "a.test", b"u@a.test")),
+            (b"u%a.test@relay.test", Route("smtp", "a.test", b"u@a.test")),
+            (b"a.test!u@relay.test", Route("smtp", "a.test", b"u@a.test")),
+            (b"u@a.test@relay.test", Route("smtp", "a.test", b"u@a.test")),
+            (b"u%a.test@b.test", Route("smtp", "b.test", b"u%a.test@b.test")),
+            (b"u@a.test.", Route("smtp", "a.test", b"u@a.test")),
+        ):
+            self.assertEqual(subject.resolve(b"", given_), route)
+
+    def test_reconfigure(self) -> None:
+        """A new configuration counts at once, tables included; a bad one changes nothing."""
+        path = Path(self.mktemp()).absolute()
+        path.write_text("a.test one:\n")
+        settings = f"transport_maps = texthash:{path}\n"
+        subject = router(settings)
+        self.check(subject, (b"u@a.test", "one", "a.test"))
+        path.write_text("a.test two:\n")
+        self.check(subject, (b"u@a.test", "one", "a.test"))
+        subject.reconfigure(config_from_text(BASE + settings))
+        self.check(subject, (b"u@a.test", "two", "a.test"))
+        bad = config_from_text(BASE + "transport_maps = hash:/x\n")
+        error = self.assertRaises(ConfigError, subject.reconfigure, bad)
+        self.assertIn("transport_maps: unsupported dictionary type: hash", str(error))
+        self.check(subject, (b"u@a.test", "two", "a.test"))
+
+    def test_bounded(self) -> None:
+        """The memory for domains does not grow with the domains seen; answers stay right."""
+        subject = router(cache_size=10)
+        self.check(subject, *((b"u@d%d.test" % n, "smtp", f"d{n}.test") for n in range(100)))
+        self.assertLessEqual(len(subject._domains), 10)
+
+    @given(
+        st.lists(
+            st.sampled_from(
+                [
+                    b"@",
+                    b"%",
+                    b"!",
+                    b":",
+                    b".",
+                    b"a",
+                    b"relay.test",
+                    b"[127.0.0.1]",
+                    b'"',
+                    b"\\",
+                    b"-",
+                    b"\xff",
+                ]
+            ),
+            max_size=12,
+        ).map(b"".join)
+    )
+    def test_any_address(self, address: bytes) -> None:
+        """Every address gets a route, with a domain or to error; asking again gives the same."""
+        subject = router("mydestination = relay.test\nresolve_null_domain = yes\n")
+        route = subject.resolve(b"", address)
+        self.assertEqual(subject.resolve(b"", address), route)
+        self.assertTrue(route.transport == "error" or b"@" in route.recipient)
+
+    def test_interface(self) -> None:
+        """It is an IRouter."""
+        verifyObject(IRouter, router())
+
+
+class OwnTests(SynchronousTestCase):
+    """The addresses of this system."""
+
+    def find(self, settings: str) -> set[str]:
+        return {
+            str(address)
+            for address in own_addresses(config_from_text("myhostname = relay.test\n" + settings))
+        }
+
+    def test_listed(self) -> None:
+        """Addresses, with and without brackets, of both parameters."""
+        self.assertEqual(
+            self.find("inet_interfaces = 127.0.0.1, [::1]\nproxy_interfaces = 192.0.2.1\n"),
+            {"127.0.0.1", "::1", "192.0.2.1"},
+        )
+
+    def test_words(self) -> None:
+        """C{loopback-only} and C{all} have the loopback addresses at least; a name is looked up."""
+        self.assertEqual(self.find("inet_interfaces = loopback-only\n"), {"127.0.0.1", "::1"})
+        self.assertLessEqual({"127.0.0.1", "::1"}, self.find("inet_interfaces = all\n"))
+        self.assertIn("127.0.0.1", self.find("inet_interfaces = localhost\n"))
+
+    def test_unknown_host(self) -> None:
+        """The error names parameter and host."""
+        error = self.assertRaises(ConfigError, self.find, "inet_interfaces = no-such-host.invalid\n")
+        self.assertIn("inet_interfaces: host not found: no-such-host.invalid", str(error))

@@ -1,0 +1,282 @@
+"""
+C{qmqpd-tx postqueue}: what a person sees of a real queue, and what the command ends with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from qmqpd_tx.admin.control import ControlService
+from qmqpd_tx.admin.main import run
+from qmqpd_tx.bounce.records import encode_outcome
+from qmqpd_tx.config import config_from_text
+from qmqpd_tx.interfaces import MessageNotFound
+from qmqpd_tx.message import Envelope, LogKind, Queue, QueueID, Recipient
+from qmqpd_tx.spool.store import FileMailQueue
+from qmqpd_tx.status import Action, Outcome
+
+ARRIVAL = 1795325003.0
+
+
+def command(*arguments: str) -> tuple[int, str, str]:
+    """
+    @return: exit status, standard output and standard error of C{qmqpd-tx}.
+    """
+    output, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        status = run(arguments)
+    return status, output.getvalue(), errors.getvalue()
+
+
+class Case(TestCase):
+    """A queue on disk, and a configuration that names it."""
+
+    def setUp(self) -> None:
+        from twisted.internet import reactor
+
+        self.reactor: Any = reactor
+        self.folder = Path(self.mktemp()).absolute()
+        self.spool = self.folder / "spool"
+        self.spool.mkdir(parents=True)
+        (self.folder / "main.cf").write_text(f"queue_directory = {self.spool}\n")
+        self.arguments = ("-c", str(self.folder), "postqueue")
+
+    async def fill(self) -> dict[str, QueueID]:
+        """
+        Put a message into each queue.
+
+        @return: their ids, by queue name.
+        """
+        config = config_from_text(f"queue_directory = {self.spool}\n")
+        store = FileMailQueue(config, self.reactor)
+        await store.start()
+        ids: dict[str, QueueID] = {}
+        try:
+            for queue in (Queue.DEFERRED, Queue.HOLD, Queue.ACTIVE, Queue.INCOMING):
+                writer = store.create(ARRIVAL)
+                writer.write(b"Subject: x\n\nhello\n")
+                sender = b"" if queue is Queue.DEFERRED else b"s@source.test"
+                writer.envelope(Envelope(sender=sender, arrival_time=ARRIVAL), b"Received: us\n")
+                for address in (b"new@dst.test", b"b b@dst.test", b"c@dst.test"):
+                    writer.recipient(address, address)
+                message = await writer.commit()
+                message.close()
+                ids[queue.value] = message.queue_id
+                if queue is not Queue.INCOMING:
+                    await store.move(message.queue_id, Queue.INCOMING, queue, ARRIVAL)
+            outcomes = [
+                Outcome(Recipient(address, address, 0), Action.DEFERRED, "4.4.1", text)
+                for address, text in (
+                    (b"gone@dst.test", "was delivered since"),
+                    (b"c@dst.test", "before"),
+                    (b"b b@dst.test", "host x said: 450\nno"),
+                    (b"c@dst.test", "connect to x[192.0.2.1]:25: refused"),
+                )
+            ]
+            records = [encode_outcome(outcome) for outcome in outcomes]
+            await store.append_log(LogKind.DEFER, ids["deferred"], records, False)
+        finally:
+            await store.stop()
+        return ids
+
+
+class ShowTests(Case):
+    """-p and -j, while the service is down."""
+
+    async def test_plain(self) -> None:
+        """Each queue's messages, with marks, and reasons for those that were tried."""
+        ids = await self.fill()
+        status, output, errors = command(*self.arguments, "-p")
+        self.assertEqual((status, errors), (0, ""))
+        self.assertTrue(
+            output.startswith("-Queue ID-  --Size-- ----Arrival Time---- -Sender/Recipient"), output
+        )
+        self.assertRegex(output, rf"(?m)^{ids['deferred']}      31 .* MAILER-DAEMON$")
+        self.assertRegex(output, rf"(?m)^{ids['hold']}!      31 .* s@source.test$")
+        self.assertRegex(output, rf"(?m)^{ids['active']}\*      31 ")
+        self.assertRegex(output, rf"(?m)^{ids['incoming']}      31 ")
+        self.assertTrue(output.endswith("-- 0 Kbytes in 4 Requests.\n"))
+        deferred = next(part for part in output.split("\n\n") if ids["deferred"] in part)
+        shown = [line.strip() for line in deferred.splitlines() if re.match(r"[ (]", line)]
+        self.assertEqual(
+            shown,
+            [
+                "(connect to x[192.0.2.1]:25: refused)",
+                "c@dst.test",
+                "(host x said: 450?no)",
+                '"b b"@dst.test',
+                "new@dst.test",
+            ],
+        )
+
+    async def test_json(self) -> None:
+        """One object a line and message."""
+        ids = await self.fill()
+        status, output, _ = command(*self.arguments, "-j")
+        self.assertEqual(status, 0)
+        records = {record["queue_name"]: record for record in map(json.loads, output.splitlines())}
+        self.assertEqual({name: record["queue_id"] for name, record in records.items()}, ids)
+        self.assertEqual(records["hold"]["arrival_time"], int(ARRIVAL))
+        self.assertEqual(
+            records["deferred"]["recipients"][0],
+            {"address": "c@dst.test", "delay_reason": "connect to x[192.0.2.1]:25: refused"},
+        )
+
+    async def test_damaged(self) -> None:
+        """A file that makes no sense is named; the rest is shown; the status says so."""
+        ids = await self.fill()
+        path = self.spool / "hold" / ids["hold"]
+        path.write_bytes(b"garbage" + path.read_bytes()[7:])
+        path.chmod(0o700)
+        status, output, errors = command(*self.arguments, "-p")
+        self.assertEqual(status, 65)
+        self.assertIn("in 3 Requests", output)
+        self.assertIn(f"hold/{ids['hold']}", errors)
+
+    def test_empty(self) -> None:
+        """An empty queue."""
+        self.assertEqual(command(*self.arguments, "-p"), (0, "Mail queue is empty\n", ""))
+        self.assertEqual(command(*self.arguments, "-j"), (0, "", ""))
+
+    def test_looking_changes_nothing(self) -> None:
+        """A listing makes no folder and no lock."""
+        command(*self.arguments, "-p")
+        self.assertEqual(list(self.spool.iterdir()), [])
+
+    def test_reader_has_seen_enough(self) -> None:
+        """A pipe that is closed early (C{| head}) is no error."""
+        import subprocess
+        import sys
+
+        root = Path(__file__).resolve().parent.parent.parent
+        read, write = os.pipe()
+        os.close(read)
+        done = subprocess.run(
+            [sys.executable, "-m", "qmqpd_tx.admin.main", *self.arguments, "-p"],
+            env={**os.environ, "PYTHONPATH": str(root)},
+            stdout=write,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+        os.close(write)
+        self.assertEqual((done.returncode, done.stderr), (0, b""))
+
+
+class FlushTests(Case):
+    """-f and -i."""
+
+    def serve(self) -> list[Any]:
+        """
+        Run a control socket.
+
+        @return: the commands that come.
+        """
+        seen: list[Any] = []
+
+        def deliver_now(members: Mapping[str, Any]) -> None:
+            seen.append(members["queue_id"])
+            if members["queue_id"] != "316BTD3SSHJ":
+                raise MessageNotFound(f"{members['queue_id']}: not in the deferred queue")
+
+        (self.spool / "public").mkdir()
+        service = ControlService(
+            reactor=self.reactor,
+            clock=self.reactor,
+            path=self.spool / "public" / "control",
+            handlers={"flush": lambda _: seen.append("flush"), "deliver_now": deliver_now},
+        )
+        service.startService()
+
+        def stop() -> Deferred[None]:
+            return service.stopService()
+
+        self.addCleanup(stop)
+        return seen
+
+    async def test_flush(self) -> None:
+        """-f reaches the service."""
+        seen = self.serve()
+        self.assertEqual(await deferToThread(command, *self.arguments, "-f"), (0, "", ""))
+        self.assertEqual(seen, ["flush"])
+
+    async def test_one(self) -> None:
+        """-i reaches the service with its id."""
+        seen = self.serve()
+        self.assertEqual(await deferToThread(command, *self.arguments, "-i", "316BTD3SSHJ"), (0, "", ""))
+        self.assertEqual(seen, ["316BTD3SSHJ"])
+
+    async def test_unknown(self) -> None:
+        """An id that is not in the queue is an error that says so."""
+        self.serve()
+        status, _, errors = await deferToThread(command, *self.arguments, "-i", "NOSUCH")
+        self.assertEqual((status, errors), (69, "qmqpd-tx: NOSUCH: not in the deferred queue\n"))
+
+    def test_down(self) -> None:
+        """Without a service: Postfix's words, and 69."""
+        for arguments in (("-f",), ("-i", "316BTD3SSHJ")):
+            self.assertEqual(
+                command(*self.arguments, *arguments),
+                (69, "", "qmqpd-tx: cannot flush mail queue - mail system is down\n"),
+            )
+
+    def test_bad_id(self) -> None:
+        """What is no queue id goes nowhere, and is shown safely."""
+        status, _, errors = command(*self.arguments, "-i", "../x\n\x1b[2J")
+        self.assertEqual(status, 64)
+        self.assertEqual(errors, 'qmqpd-tx: cannot flush queue ID - invalid name: "../x??[2J"\n')
+
+
+class UsageTests(Case):
+    """Wrong use of the command."""
+
+    def test_action(self) -> None:
+        """Exactly one action."""
+        for arguments in ((), ("-p", "-j"), ("-f", "-i", "ABC")):
+            status, output, errors = command(*self.arguments, *arguments)
+            self.assertEqual((status, output), (64, ""))
+            self.assertIn("exactly one of", errors)
+
+    def test_unknown_command(self) -> None:
+        """An unknown command or option is wrong usage."""
+        self.assertEqual(command("nosuch")[0], 64)
+        self.assertEqual(command(*self.arguments, "--nosuch")[0], 64)
+
+    def test_help(self) -> None:
+        """Every command explains itself, without any configuration."""
+        status, output, _ = command("--help")
+        self.assertEqual(status, 0)
+        for name in ("postconf", "postqueue", "send"):
+            self.assertIn(name, output)
+            status, text, _ = command("-c", "/nonexistent", name, "--help")
+            self.assertEqual(status, 0)
+            self.assertIn("Usage: qmqpd-tx", text)
+
+    def test_no_configuration(self) -> None:
+        """A missing main.cf is named, with what to do."""
+        status, _, errors = command("-c", "/nonexistent", "postqueue", "-p")
+        self.assertEqual(status, 78)
+        self.assertIn("/nonexistent/main.cf", errors)
+        self.assertIn("-c", errors)
+
+    def test_no_queue(self) -> None:
+        """A queue_directory that is not there is not an empty queue."""
+        self.spool.rmdir()
+        status, output, errors = command(*self.arguments, "-p")
+        self.assertEqual((status, output), (78, ""))
+        self.assertIn("queue_directory", errors)
+
+    def test_mail_config(self) -> None:
+        """MAIL_CONFIG names the folder, as for Postfix's commands."""
+        self.patch(os, "environ", {**os.environ, "MAIL_CONFIG": str(self.folder)})
+        self.assertEqual(command("postqueue", "-p"), (0, "Mail queue is empty\n", ""))

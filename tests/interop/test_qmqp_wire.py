@@ -1,0 +1,186 @@
+"""
+What Postfix's qmqpd answers and logs to right and wrong input, and what we do: side by side.
+
+Each case is sent to both, followed by the end of the client's data. C{SAME} cases must give the same reply
+and the same log lines, queue ids apart. C{DIFFERENT} ones are where we mean to differ: the replies of both
+sides are written down here.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+
+from twisted.internet.threads import deferToThread
+
+from qmqpd_tx.netstring import encode
+from tests.interop.qmqp_server import QMQPServerTestCase
+from tests.peers import PrivatePostfix
+from tests.qmqp.packets import RECIPIENT, SENDER, packet
+
+PLAIN = packet()
+BODY = PLAIN.split(b":", 1)[1]
+LIMIT = 10240000
+
+SAME: dict[str, bytes] = {
+    "a message": PLAIN,
+    "nothing at all": b"",
+    "not a digit": b"x",
+    "negative length": b"-5:",
+    "signed length": b"+5:",
+    "a line end": b"\n",
+    "an HTTP request": b"GET / HTTP/1.0\r\n\r\n",
+    "comma for the colon": b"5,",
+    "space after a length": encode(b"2 :x\n," + encode(SENDER) + encode(RECIPIENT)),
+    "leading zero": b"0" + PLAIN,
+    "many leading zeros": b"0" * 5000 + PLAIN,
+    "largest length": b"9223372036854775807:x",
+    "length beyond all": b"9223372036854775808:x",
+    "digits without end": b"9" * 40,
+    "content too large": b"20000000:%d:" % (LIMIT + 1),
+    "content at the limit, cut off": b"20000000:%d:x" % LIMIT,
+    "content that is no netstring": encode(b"x"),
+    "content without colon": encode(b"5x"),
+    "content without comma": encode(b"3:abcX"),
+    "content length beyond all": b"50:99999999999999999999:",
+    "content length not a digit": b"50:,",
+    "sender that is no netstring": encode(b"2:x\n,x"),
+    "sender without comma": encode(b"2:x\n,1:ax"),
+    "sender at the limit": packet(sender=b"a" * 500 + b"@example.com"),
+    "sender too long": packet(sender=b"a" * 501 + b"@example.com"),
+    "recipient that is no netstring": encode(b"2:x\n," + encode(SENDER) + b"x"),
+    "recipient without comma": encode(b"2:x\n," + encode(SENDER) + b"1:ax"),
+    "recipient too long": packet(recipients=[RECIPIENT, b"a" * 513]),
+    "second recipient wrong": encode(b"2:x\n," + encode(SENDER) + encode(RECIPIENT) + b"x"),
+    "no recipients": packet(recipients=[]),
+    "null sender": packet(sender=b""),
+    "empty content": packet(content=b""),
+    "lengths without digits": encode(b":," + encode(SENDER) + encode(RECIPIENT)),
+    "NUL in the sender": packet(sender=b"a\0b@example.com"),
+    "8-bit recipient": packet(recipients=[b"\xe9\xe9@example.org"]),
+    "VERP": packet(sender=b"list-@example.com-@[]"),
+    "VERP delimiter not allowed": packet(sender=b"list!@example.com-@[]"),
+    "VERP delimiter not allowed, no recipients": packet(sender=b"list!@example.com-@[]", recipients=[]),
+    "VERP delimiter not allowed, then a format error": encode(
+        b"2:x\n," + encode(b"list!@example.com-@[]") + b"x"
+    ),
+    "VERP without origin": packet(sender=b"list-@-@[]"),
+    "qmail's double bounce sender": packet(sender=b"#@[]"),
+    "end in a length": b"12",
+    "end in the content": b"120:100:abc",
+    "end after the content": b"120:2:x\n,",
+    "end in the sender": b"120:2:x\n,5:ab",
+    "end in a recipient": b"120:2:x\n,5:a@b.c,5:ab",
+    "data after the packet": PLAIN + b"x",
+    "two packets": PLAIN + PLAIN,
+}
+
+K = b"KOk: queued as ID"
+NO_RECIPIENTS = b"DError: no recipients specified"
+BEYOND = b"Dnetstring exceeds the length in the packet header while receiving "
+
+DIFFERENT: dict[str, tuple[bytes, bytes, bytes]] = {
+    # What is sent: what Postfix says, what we say.
+    "packet length too small": (b"5:" + BODY, K, BEYOND + b"message content"),
+    "packet length one too small": (
+        b"%d:" % (len(BODY) - 2) + BODY,
+        K,
+        BEYOND + b"recipient address",
+    ),
+    "packet length too large": (
+        b"500:" + BODY,
+        K,
+        b"Dnetstring format error while receiving recipient address",
+    ),
+    "packet length too large, no recipients": (
+        b"500:2:x\n,1:a,,",
+        NO_RECIPIENTS,
+        b"Dnetstring format error while receiving recipient address",
+    ),
+    "empty packet": (
+        b"0:,",
+        b"Dnetstring format error while receiving message content",
+        BEYOND + b"message content",
+    ),
+    "wrong last comma": (
+        PLAIN[:-1] + b"x",
+        b"Dnetstring format error while receiving recipient address",
+        b"Dnetstring format error while receiving QMQP packet trailer",
+    ),
+}
+
+
+def talk(port: int, data: bytes) -> bytes:
+    """Send, finish sending, and read until the server closes. The reply, or what came instead of one."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(data)
+        connection.shutdown(socket.SHUT_WR)
+        reply = b""
+        try:
+            while chunk := connection.recv(65536):
+                reply += chunk
+        except ConnectionResetError:
+            # Postfix closes with our data unread.
+            pass
+    return reply
+
+
+def normal_reply(reply: bytes) -> bytes:
+    """The text in the netstring, its queue id apart."""
+    if not reply:
+        return b""
+    length, _colon, rest = reply.partition(b":")
+    assert rest[int(length) :] == b",", reply
+    return re.sub(rb"queued as [0-9A-Za-z]+", b"queued as ID", rest[:-1])
+
+
+def normal_lines(lines: list[str]) -> list[list[str]]:
+    """What was logged for each connection; its queue ids apart."""
+    sessions: list[list[str]] = []
+    for line in lines:
+        if line.startswith("connect from"):
+            sessions.append([])
+        # Postfix opens a message for a connection that never says anything; we do not.
+        line = re.sub(r"^(warning: )?([0-9A-F]{6,}|ID\d+|NOQUEUE): ", r"\1ID: ", line)
+        sessions[-1].append(line)
+    return sessions
+
+
+class WireTests(QMQPServerTestCase):
+    """One Postfix for all cases: it takes a second to start."""
+
+    config = "qmqpd_error_delay = 0\nline_length_limit = 512\n"
+
+    async def test_side_by_side(self) -> None:
+        postfix = PrivatePostfix(
+            {"qmqpd_error_delay": "0", "line_length_limit": "512", "default_transport": "discard"}
+        )
+        # One process, so that its log has one connection after the other.
+        master = postfix.config / "master.cf"
+        master.write_text(master.read_text().replace("50 qmqpd", "1 qmqpd"))
+        cases = {**SAME, **{name: data for name, (data, _theirs, _ours) in DIFFERENT.items()}}
+        with postfix:
+            theirs = {
+                name: normal_reply(await deferToThread(talk, postfix.port, data))
+                for name, data in cases.items()
+            }
+            await deferToThread(time.sleep, 0.5)
+            log = [
+                line.partition("]: ")[2] for line in postfix.log().splitlines() if "postfix/qmqpd[" in line
+            ]
+        ours = {
+            name: normal_reply(await deferToThread(talk, self.port, data)) for name, data in cases.items()
+        }
+        for name in SAME:
+            self.assertEqual((name, ours[name]), (name, theirs[name]))
+        for name, (_data, their_reply, our_reply) in DIFFERENT.items():
+            self.assertEqual((name, theirs[name], ours[name]), (name, their_reply, our_reply))
+        # The first of Postfix's connections only waited for it to start.
+        their_log = dict(zip(cases, normal_lines(log)[-len(cases) :], strict=True))
+        our_log = dict(zip(cases, normal_lines(self.lines), strict=True))
+        for name in SAME:
+            expected = their_log[name]
+            if name == "nothing at all":
+                expected = [line for line in expected if "client=" not in line]
+            self.assertEqual((name, our_log[name]), (name, expected))
