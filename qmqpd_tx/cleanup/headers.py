@@ -81,14 +81,14 @@ class HeaderRules:
     @ivar line_limit: C{line_length_limit}: a name that is longer is no name.
     @ivar complete: gives a header's value with complete addresses, or L{None} if it may stay; takes name
         and value.
-    @ivar trust_clean: whether a value that matches L{CLEAN} is known to be complete.
+    @ivar clean: matches values that are known to be complete.
     """
 
     kinds: dict[bytes, int]
     size_limit: int
     line_limit: int
     complete: Callable[[bytes, bytes], bytes | None]
-    trust_clean: bool = True
+    clean: re.Pattern[bytes] = CLEAN
 
 
 def header_kinds(drop: frozenset[bytes]) -> dict[bytes, int]:
@@ -266,7 +266,7 @@ class HeaderSection:
                 self.message_ids.append((bool(kind & _RESENT_MESSAGE_ID), value.lstrip(b" \t\n")))
         if kind & _DROP:
             return b""
-        if kind & _ADDRESSES and not (self._rules.trust_clean and CLEAN.fullmatch(value)):
+        if kind & _ADDRESSES and not self._rules.clean.fullmatch(value):
             complete = self._rules.complete(name, value)
             if complete is not None:
                 return name + b":" + complete + b"\n"

@@ -16,14 +16,21 @@ from collections.abc import Callable
 LINE_LENGTH = 70
 """The longest line of a rewritten header that holds more than one item."""
 
+_LIST_OF = rb"""(?>\s*+(?:
+        (?>(?:"[^"\\]*+"|[^"()<>@,;:\\]++)*+)<%(address)b>
+        |%(address)b
+    )?\s*+(?:,|\Z))*"""
+_LOCAL_PART = rb"[A-Za-z0-9!#$&'*+/=?^_`{|}~.-]++"
+
 CLEAN = re.compile(
-    rb"""(?>\s*+(?:
-        (?>(?:"[^"\\]*+"|[^"()<>@,;:\\]++)*+)<[A-Za-z0-9!#$&'*+/=?^_`{|}~.-]++@[A-Za-z0-9-]++(?:\.[A-Za-z0-9-]++)*+>
-        |[A-Za-z0-9!#$&'*+/=?^_`{|}~.-]++@[A-Za-z0-9-]++(?:\.[A-Za-z0-9-]++)*+
-    )?\s*+(?:,|\Z))*""",
-    re.VERBOSE,
+    _LIST_OF % {b"address": _LOCAL_PART + rb"@[A-Za-z0-9-]++(?:\.[A-Za-z0-9-]++)*+"}, re.VERBOSE
 )
 """A list of mailboxes that are complete already: nearly all headers of nearly all mail."""
+
+CLEAN_DOTTED = re.compile(
+    _LIST_OF % {b"address": _LOCAL_PART + rb"@[A-Za-z0-9-]++(?:\.[A-Za-z0-9-]++)++"}, re.VERBOSE
+)
+"""The same where a domain without a dot is not complete (C{append_dot_mydomain})."""
 
 _TOKENS = re.compile(
     rb"""(?P<space>[ \t\n]+)

@@ -13,7 +13,7 @@ from attrs import frozen
 from qmqpd_tx.address.syntax import quote_address
 from qmqpd_tx.cleanup.addresses import AddressRewriter
 from qmqpd_tx.cleanup.headers import HeaderRules, header_kinds
-from qmqpd_tx.cleanup.mailboxes import complete_addresses
+from qmqpd_tx.cleanup.mailboxes import CLEAN, CLEAN_DOTTED, complete_addresses
 from qmqpd_tx.interfaces import IConfig
 
 
@@ -70,7 +70,7 @@ class Settings:
             size_limit=config.integer("header_size_limit"),
             line_limit=config.integer("line_length_limit"),
             complete=complete,
-            trust_clean=not rewriter.append_domain,
+            clean=CLEAN_DOTTED if rewriter.append_domain else CLEAN,
         )
         return cls(
             hostname=text("myhostname"),

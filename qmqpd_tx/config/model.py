@@ -42,13 +42,18 @@ class Config(RawConfig):
     def __attrs_post_init__(self) -> None:
         for name in ("_texts", "_integers", "_booleans", "_seconds", "_words"):
             object.__setattr__(self, name, {})
-        for name, parameter in PARAMETERS.items():
-            self._enter(name, parameter)
+        # What is set comes first, so that an error is told where it was made and not by a default
+        # that refers to it.
         for name in self.settings:
-            if name not in PARAMETERS:
+            row = PARAMETERS.get(name)
+            if row is None:
                 member = transport_member(name)
-                if member is not None:
-                    self._enter(name, PARAMETERS[member.default])
+                row = PARAMETERS[member.default] if member is not None else None
+            if row is not None:
+                self._enter(name, row)
+        for name, row in PARAMETERS.items():
+            if name not in self.settings:
+                self._enter(name, row)
 
     # --- construction ---
 

@@ -21,27 +21,29 @@ from qmqpd_tx.config.master_cf import MasterService
 from qmqpd_tx.config.parameters import PARAMETERS, TRANSPORT_PARAMETERS
 from qmqpd_tx.config.parameters.transports import transport_member
 
-DAEMONS = frozenset((
-    "anvil",
-    "bounce",
-    "cleanup",
-    "dnsblog",
-    "flush",
-    "oqmgr",
-    "pickup",
-    "postlogd",
-    "postscreen",
-    "proxymap",
-    "qmgr",
-    "qmqpd",
-    "scache",
-    "showq",
-    "smtpd",
-    "tlsmgr",
-    "tlsproxy",
-    "trivial-rewrite",
-    "verify",
-))
+DAEMONS = frozenset(
+    (
+        "anvil",
+        "bounce",
+        "cleanup",
+        "dnsblog",
+        "flush",
+        "oqmgr",
+        "pickup",
+        "postlogd",
+        "postscreen",
+        "proxymap",
+        "qmgr",
+        "qmqpd",
+        "scache",
+        "showq",
+        "smtpd",
+        "tlsmgr",
+        "tlsproxy",
+        "trivial-rewrite",
+        "verify",
+    )
+)
 """Commands in master.cf that deliver no mail, so that their services are no transports."""
 
 _TABLE = re.compile(r"\b(?:ldap|memcache|mysql|pgsql|sqlite):([A-Za-z0-9_]+)")

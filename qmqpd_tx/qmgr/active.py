@@ -109,7 +109,7 @@ class Admission:
             return False
         if self._used() - len(self._arrived) >= self.limit:
             return False
-        if self._missed and not self._arrived:
+        if self._missed:
             self._missed = False
             self.incoming.request()
         self._deferred_turn = not self._deferred_turn

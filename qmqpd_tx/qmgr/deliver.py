@@ -202,6 +202,7 @@ class Deliveries:
             connection_uses,
         )
         todo = job.todo
+        known = 0
         sent: list[Recipient] = []
         bounced: list[Outcome] = []
         for outcome in outcomes:
@@ -216,6 +217,7 @@ class Deliveries:
                 )
                 continue
             self._active.recipients -= 1
+            known += 1
             if action is Action.SENT:
                 sent.append(recipient)
                 attempt.log(recipient, outcome.relay, outcome.dsn, "sent", outcome.text)
@@ -235,7 +237,7 @@ class Deliveries:
             self._chores.spawn(job.queue_id, self._record_bounced(job, bounced))
         if sent and not (job.clean() and job.settled()):
             self.mark(job, sent, RecipientState.DELIVERED)
-        if len(outcomes) < len(recipients):
+        if known < len(recipients):
             self._missing(job, recipients, attempt)
 
     def mark(self, job: Job, recipients: Sequence[Recipient], state: RecipientState) -> None:

@@ -155,9 +155,11 @@ class RecipientReader:
         if not done:
             return recipients
         repeated = [recipient for recipient in recipients if recipient.position in done]
+        left = [recipient for recipient in recipients if recipient.position not in done]
         if repeated:
+            # May empty the very set.
             self._deliveries.mark(job, repeated, RecipientState.DELIVERED)
-        return [recipient for recipient in recipients if recipient.position not in done]
+        return left
 
     def _unreadable(self, failure: Failure, job: Job) -> None:
         damaged = isinstance(failure.value, MessageDamaged)

@@ -396,10 +396,18 @@ class QMQPConnection:
         else:
             self._close()
 
-    def _close(self) -> None:
+    def _close(self, seconds: float | None = None) -> None:
+        """
+        Close when everything is written, but wait no longer than C{seconds}, or C{qmqpd_timeout}. The
+        connection may be lost before this returns.
+        """
         self.state = _CLOSING
         self._since = self._owner.clock.seconds()
-        if self._timer is None:
+        if seconds is not None:
+            # As if it had been closing for the rest of the time already.
+            self._since += seconds - self._settings.timeout
+            self._arm(seconds)
+        elif self._timer is None:
             self._arm(self._settings.timeout)
         self.transport.loseConnection()
 
@@ -474,11 +482,7 @@ class QMQPConnection:
         if state is _RECEIVING:
             self._log_receiving("server shutdown")
         self._abort()
-        if state is not _CLOSING:
-            self._close()
-        # As if it had been closing for that long already.
-        self._since = self._owner.clock.seconds() + STOP_SECONDS - self._settings.timeout
-        self._arm(STOP_SECONDS)
+        self._close(STOP_SECONDS)
 
     def connectionLost(self, reason: Failure) -> None:
         """

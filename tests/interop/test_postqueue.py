@@ -56,9 +56,7 @@ class PostqueueTests(SynchronousTestCase):
             while postfix.log().count("status=deferred") < 10 and time.monotonic() < deadline:
                 time.sleep(0.05)
             held = re.findall(r"(\w+): from=<hold@src.test>", postfix.log())[-1]
-            subprocess.run(
-                [require("postsuper"), "-c", str(postfix.config), "-h", held], check=True, capture_output=True
-            )
+            postfix.command("postsuper", "-h", held)
             theirs = postfix.command("postqueue", "-j").decode()
             their_plain = postfix.command("postqueue", "-p").decode()
         records = [json.loads(line) for line in theirs.splitlines()]

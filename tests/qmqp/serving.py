@@ -28,9 +28,17 @@ class Transport(StringTransport):
         super().__init__(peerAddress=CLIENT)
         self.finished_writing = False
         self.aborted = False
+        self.server: QMQPConnection | None = None
 
     def loseWriteConnection(self) -> None:
         self.finished_writing = True
+
+    def loseConnection(self) -> None:
+        super().loseConnection()
+        if self.finished_writing and self.server is not None:
+            # There is nothing left to write: the connection is lost at once, as with TCP.
+            server, self.server = self.server, None
+            server.connectionLost(Failure(ConnectionDone()))
 
     def abortConnection(self) -> None:
         self.aborted = True
@@ -77,6 +85,7 @@ class Connection:
         assert isinstance(protocol, QMQPConnection)
         self.server = protocol
         self.transport = Transport()
+        self.transport.server = protocol
         protocol.makeConnection(self.transport)
 
     @property
@@ -97,7 +106,9 @@ class Connection:
 
     def end(self, clean: bool = True) -> None:
         """The connection is over: what the reactor says after loseConnection, or when the client is gone."""
-        self.server.connectionLost(Failure(ConnectionDone() if clean else ConnectionLost()))
+        if self.transport.server is not None:
+            self.transport.server = None
+            self.server.connectionLost(Failure(ConnectionDone() if clean else ConnectionLost()))
 
 
 class ServerTestCase(SynchronousTestCase):

@@ -171,6 +171,15 @@ class StopTests(ServerTestCase):
         self.successResultOf(stopped)
         self.assert_quiet()
 
+    def test_client_that_has_its_reply_and_does_not_close(self) -> None:
+        client = self.connect()
+        client.send(b"x")
+        self.clock.advance(1)
+        self.assertTrue(client.transport.finished_writing)
+        self.successResultOf(self.factory.stop())
+        self.assertTrue(client.closed)
+        self.assert_quiet()
+
     def test_twice(self) -> None:
         client: Connection = self.connect()
         first, second = self.factory.stop(), self.factory.stop()

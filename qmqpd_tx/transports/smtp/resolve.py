@@ -7,6 +7,9 @@ Fails with L{Unresolved}, which says whether trying later can help. Order of RFC
 preference, hosts of equal preference and their addresses in random order, ourselves and everything
 worse dropped, no MX records means the domain itself; null MX of RFC 7505. Answers to smtp(8), in its
 words.
+
+Loops are looked for where the DNS decides, on the standard port. A C{[host]} in main.cf that is this
+machine is not one, other than in Postfix: we have no SMTP server that it could be.
 """
 
 from __future__ import annotations

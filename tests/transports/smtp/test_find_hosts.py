@@ -253,6 +253,10 @@ class Loop(Hosts):
         self.zone.records["loop.test"] = [("A", "127.0.0.1")]
         self.unresolved("loop.test", BOUNCED, "5.4.6", "mail for loop.test loops back to myself")
 
+    def test_a_host_that_was_asked_for_by_name_is_another_mail_system(self) -> None:
+        self.assertEqual(self.refuse_all("[127.0.0.1]"), ["127.0.0.1"])
+        self.assertEqual(self.refuse_all("[relay.test]"), ["192.0.2.99"])
+
     def test_on_another_port_it_is_not_us(self) -> None:
         self.zone.records["loop.test"] = [("MX", 10, "relay.test"), ("MX", 20, "a.test")]
         self.assertEqual(self.refuse_all("loop.test:2525"), ["192.0.2.99", "192.0.2.1"])

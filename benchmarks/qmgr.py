@@ -1,0 +1,181 @@
+"""
+What the queue manager costs a message, in memory: no disk, no network, an instantly succeeding transport.
+
+Run it as C{python -m benchmarks.qmgr [MESSAGES]}. It prints microseconds of one core a message: from
+C{arrived} to the removal, the log events emitted and thrown away; the same for one message with many
+recipients; and the scheduler alone.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import sys
+import time
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
+from zope.interface import implementer
+
+from qmqpd_tx.config import config_from_text
+from qmqpd_tx.interfaces import DeliveryRequest, IBounces, IDeliveryTransport, IRouter, IStoredMessage
+from qmqpd_tx.message import Envelope, Recipient, Route
+from qmqpd_tx.qmgr.scheduler import RoundRobinScheduler
+from qmqpd_tx.qmgr.service import QueueManager
+from qmqpd_tx.qmgr.settings import TransportSettings
+from qmqpd_tx.spool.memory import MemoryMailQueue
+from qmqpd_tx.status import Action, DeliveryReport, Outcome
+
+ROUNDS = 5
+
+
+@implementer(IDeliveryTransport)
+class Instant:
+    """Delivers everything at once."""
+
+    program = "smtp"
+
+    def deliver(self, request: DeliveryRequest) -> Deferred[DeliveryReport]:
+        """Done."""
+        return succeed(
+            DeliveryReport(
+                [Outcome(r, Action.SENT, "2.0.0", "250 2.0.0 Ok", "sink") for r in request.recipients]
+            )
+        )
+
+    def stop(self) -> Deferred[None]:
+        """Nothing to close."""
+        return succeed(None)
+
+
+@implementer(IRouter)
+class Relay:
+    """Sends everything to one relay, or each domain to itself."""
+
+    def __init__(self, relayhost: str | None) -> None:
+        self._relayhost = relayhost
+
+    def resolve(self, sender: bytes, recipient: bytes) -> Route:
+        """The one place."""
+        return Route("smtp", self._relayhost or recipient.rpartition(b"@")[2].decode(), recipient)
+
+
+@implementer(IBounces)
+class Silent:
+    """Nothing fails here."""
+
+    def bounced(self, message: object, outcomes: object) -> Deferred[None]:
+        """Nobody."""
+        return succeed(None)
+
+    deferred = bounced
+
+    def notify(self, message: object) -> Deferred[None]:
+        """Nothing."""
+        return succeed(None)
+
+    forget = notify
+
+
+class FastClock(Clock):
+    """A clock that also tells real time, so that turns are bounded as they are in life."""
+
+    def seconds(self) -> float:
+        """Real time."""
+        return time.time()
+
+
+def world(relayhost: str | None) -> tuple[FastClock, MemoryMailQueue, QueueManager]:
+    """A running queue manager."""
+    clock = FastClock()
+    queue = MemoryMailQueue()
+    queue.start()
+    manager = QueueManager(
+        config=config_from_text("myhostname = bench.test\n"),
+        clock=clock,
+        queue=queue,
+        router=Relay(relayhost),
+        transports={"smtp": Instant()},
+        bounces=Silent(),
+        random=random.Random(1),
+    )
+    manager.startService()
+    return clock, queue, manager
+
+
+def turns(clock: FastClock) -> None:
+    """Let all turns happen."""
+    while any(call.getTime() <= clock.seconds() for call in clock.getDelayedCalls()):
+        clock.advance(0)
+
+
+def message(queue: MemoryMailQueue, number: int, recipients: int) -> IStoredMessage:
+    """Commit a message."""
+    writer = queue.create(time.time())
+    writer.write(b"Subject: x\n\n" + b"x" * 4000)
+    writer.envelope(Envelope(b"sender@src.test", time.time()), b"")
+    for n in range(recipients):
+        address = b"u%d.%d@d%d.test" % (number, n, n % 100)
+        writer.recipient(address, address)
+    stored: list[IStoredMessage] = []
+    writer.commit().addCallback(stored.append)
+    return stored[0]
+
+
+def measure(relayhost: str | None, messages: int, recipients: int) -> float:
+    """
+    @return: microseconds a recipient, the best of some rounds.
+    """
+    best = float("inf")
+    for _ in range(ROUNDS):
+        clock, queue, manager = world(relayhost)
+        turns(clock)
+        ready = [message(queue, n, recipients) for n in range(messages)]
+        gc.collect()
+        began = time.perf_counter()
+        for stored in ready:
+            manager.arrived(stored)
+        turns(clock)
+        best = min(best, time.perf_counter() - began)
+        assert not manager.status().messages
+        manager.stopService()
+    return best / (messages * recipients) * 1e6
+
+
+def measure_scheduler(entries: int, destinations: int) -> float:
+    """
+    @return: microseconds for an add, a next and a done.
+    """
+    recipient = [Recipient(b"u@d.test", b"u@d.test", 0)]
+    best = float("inf")
+    for _ in range(ROUNDS):
+        scheduler = RoundRobinScheduler(lambda name: TransportSettings())
+        began = time.perf_counter()
+        for n in range(entries):
+            scheduler.add(n, "smtp", f"d{n % destinations}", recipient, 0.0)
+        done = 0
+        while (entry := scheduler.next(0.0)) is not None:
+            scheduler.done(entry, None, 0.0)
+            done += 1
+        best = min(best, time.perf_counter() - began)
+        assert done == entries
+    return best / entries * 1e6
+
+
+def main(write: Callable[[str], object] = print) -> None:
+    """
+    Measure and print.
+    """
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 5000
+    write(f"{count} messages of one recipient, one relay: {measure('relay', count, 1):.1f} us/message")
+    write(f"{count} messages of one recipient, by domain: {measure(None, count, 1):.1f} us/message")
+    many = max(1, count // 1000)
+    write(f"{many} messages of 10000 recipients, by domain: {measure(None, many, 10000):.1f} us/recipient")
+    for destinations in (1, 100, count):
+        cost = measure_scheduler(count, destinations)
+        write(f"scheduler, {count} entries to {destinations} destinations: {cost:.2f} us/entry")
+
+
+if __name__ == "__main__":
+    main()
