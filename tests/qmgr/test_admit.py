@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from twisted.internet.defer import CancelledError, Deferred
 from zope.interface.verify import verifyObject
 
@@ -243,10 +245,8 @@ class StartStopTests(QueueManagerTestCase):
         def stubborn(request: DeliveryRequest) -> Deferred[DeliveryReport]:
             async def ignore() -> DeliveryReport:
                 while True:
-                    try:
+                    with contextlib.suppress(CancelledError):
                         await Deferred[None]()
-                    except CancelledError:
-                        pass
 
             return Deferred.fromCoroutine(ignore())
 

@@ -211,9 +211,7 @@ class DeadDestinationTests(QueueManagerTestCase):
         self.smtp.script = refused
         queue_id = self.send(*[f"u{n:02}@dead.test" for n in range(40)], "x@live.test")
         self.assertEqual(len([r for r in self.smtp.requests if r.nexthop == "dead.test"]), 4)
-        text = (
-            "dsn=4.4.1, status=deferred (delivery temporarily suspended: connect to 127.0.0.1[127.0.0.1]:25:"
-        )
+        text = "dsn=4.4.1, status=deferred (delivery temporarily suspended: connect to"
         untried = [line for line in self.lines(queue_id) if text in line]
         self.assertEqual(len(untried), 32)
         self.assertTrue(untried[0].startswith("error: to=<u08@dead.test>, relay=none,"), untried[0])

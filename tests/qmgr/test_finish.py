@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from qmqpd_tx.interfaces import DeliveryRequest, SpoolError
@@ -197,7 +198,6 @@ class FailingStoreTests(QueueManagerTestCase):
         self.wait(1000)
         message = self.successResultOf(self.queue.open(queue_id, Queue.DEFERRED))
         self.assertEqual(self.smtp.delivered().count(b"u@good.test"), 1)
-        from twisted.internet.defer import Deferred
 
         found = self.successResultOf(Deferred.fromCoroutine(message.recipients(None, 10)))
         self.assertEqual([r.address for r in found.recipients], [b"u@bad.test"])
