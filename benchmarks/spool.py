@@ -27,7 +27,9 @@ BODY = b"Subject: benchmark\n\n" + b"0123456789abcdef" * 255
 TOP = b"Received: from localhost (localhost [127.0.0.1]) by localhost (Postfix) with QMQP id 0;\n"
 
 
-async def run(reactor: Any, folder: str, sync: str, threads: int, sessions: int, count: int, life: bool) -> str:
+async def run(
+    reactor: Any, folder: str, sync: str, threads: int, sessions: int, count: int, life: bool
+) -> str:
     """
     @return: a line of the report.
     """

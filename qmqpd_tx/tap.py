@@ -30,7 +30,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import UNIXServerEndpoint, serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
-from twisted.logger import ILogObserver, Logger
+from twisted.logger import ILogObserver
 from twisted.names.client import createResolver
 from twisted.python import usage
 from twisted.python.components import Componentized
@@ -42,6 +42,7 @@ from qmqpd_tx.admin.control import ControlService
 from qmqpd_tx.bounce import Bounces
 from qmqpd_tx.cleanup import Cleanup
 from qmqpd_tx.config import Config, load_config
+from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import ConfigError, Recovery, SpoolError
 from qmqpd_tx.maillog import MailLog
 from qmqpd_tx.message import QueueID

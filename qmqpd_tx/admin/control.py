@@ -24,7 +24,6 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IAddress, IDelayedCall, IListeningPort, IReactorTime, IReactorUNIX
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from qmqpd_tx.admin.codec import (
@@ -35,6 +34,7 @@ from qmqpd_tx.admin.codec import (
     decode_object,
     encode_object,
 )
+from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import ConfigError, SpoolError
 
 log = Logger(namespace="qmqpd_tx.control")

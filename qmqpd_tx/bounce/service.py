@@ -20,11 +20,11 @@ from typing import Any, TypeVar
 from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from qmqpd_tx.bounce.compose import Audience, Report, lead, tail
 from qmqpd_tx.bounce.records import FailedRecipient, decode_log, encode_outcome
+from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import (
     IBounces,
     ICleanup,

@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from twisted.internet.defer import Deferred, fail
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -28,6 +27,7 @@ from qmqpd_tx.cleanup.dates import MailDate
 from qmqpd_tx.cleanup.headers import HeaderSection, Part
 from qmqpd_tx.cleanup.received import received
 from qmqpd_tx.cleanup.settings import Settings
+from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import (
     CommitAbandoned,
     IIncomingMessage,

@@ -45,6 +45,23 @@ _STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
 _URGENT = frozenset({LogLevel.error, LogLevel.critical})
 
 
+_process_ids = [os.getpid()]
+
+
+def _forked() -> None:
+    _process_ids[0] = os.getpid()
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+def process_id() -> int:
+    """
+    @return: our process id, without a system call for every line.
+    """
+    return _process_ids[0]
+
+
 @implementer(ILogObserver)
 class MailLog:
     """
@@ -60,7 +77,7 @@ class MailLog:
         verbose: bool = False,
         to_syslog: bool = False,
         hostname: str | None = None,
-        pid: Callable[[], int] = os.getpid,
+        pid: Callable[[], int] = process_id,
         sink: DescriptorSink | None = None,
         syslog_sender: SyslogSender | None = None,
     ) -> None:

@@ -18,9 +18,9 @@ from typing import Final
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import (
     IMailQueue,
     IStoredMessage,

@@ -15,9 +15,9 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import MessageNotFound, SpoolError
 from qmqpd_tx.message import QueueID
 

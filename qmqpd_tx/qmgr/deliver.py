@@ -20,9 +20,9 @@ from typing import Final, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import DeliveryRequest, Entry, IBounces, IConfig, IDeliveryTransport, IMailQueue
 from qmqpd_tx.message import Recipient, RecipientState
 from qmqpd_tx.qmgr.chores import Chores
@@ -38,7 +38,6 @@ _UNAVAILABLE: Final = DestinationFailure("4.3.0", "mail transport unavailable")
 _UNKNOWN_ERROR: Final = DestinationFailure("4.3.0", "unknown mail transport error")
 _INTERRUPTED: Final = DestinationFailure("4.3.2", "delivery interrupted: the mail system is stopping")
 _SUSPENDED: Final = "delivery temporarily suspended: "
-_CLASSES: Final = {Action.SENT: "2", Action.DEFERRED: "4", Action.BOUNCED: "5"}
 
 
 class ITransports(Protocol):
@@ -54,6 +53,7 @@ class ITransports(Protocol):
 class Deliveries:
     """
     @ivar under_way: the deliveries that have not reported yet.
+    @ivar check: called with a message whose work may have ended.
     """
 
     def __init__(
@@ -259,7 +259,7 @@ class Deliveries:
         job: Job = entry.job
         failed = report.destination_failure
         if failed is not None:
-            failed = DestinationFailure(_with_class(failed.dsn, "4"), _SUSPENDED + failed.text)
+            failed = DestinationFailure(_temporary(failed.dsn), _SUSPENDED + failed.text)
         try:
             returned = self._scheduler.done(entry, failed, self._clock.seconds())
             self.settle(
@@ -372,12 +372,13 @@ class Deliveries:
         self._chores.end()
 
 
-def _with_class(dsn: str, digit: str) -> str:
-    return dsn if dsn.startswith(digit) else digit + dsn[1:]
+def _temporary(dsn: str) -> str:
+    """Whatever it was, it will be tried again."""
+    return dsn if dsn.startswith("4") else "4" + dsn[1:]
 
 
 def _as_deferred(outcome: Outcome) -> Outcome:
-    dsn = _with_class(outcome.dsn, _CLASSES[Action.DEFERRED])
+    dsn = _temporary(outcome.dsn)
     if outcome.action is Action.DEFERRED and dsn == outcome.dsn:
         return outcome
     return Outcome(

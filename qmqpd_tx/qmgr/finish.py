@@ -15,8 +15,8 @@ from collections.abc import Callable
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 
+from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import IBounces, IConfig, IMailQueue
 from qmqpd_tx.message import Queue, RecipientState
 from qmqpd_tx.qmgr.backoff import RetryPolicy

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from twisted.logger import Logger
-
+from qmqpd_tx.events import Logger
 from qmqpd_tx.message import Recipient
 from qmqpd_tx.qmgr.delays import format_delays
 from qmqpd_tx.qmgr.job import Job

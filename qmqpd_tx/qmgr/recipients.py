@@ -18,9 +18,9 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import IConfig, IMailQueue, IRouter, MessageDamaged
 from qmqpd_tx.message import Recipient, RecipientSlice, RecipientState, Route
 from qmqpd_tx.qmgr.chores import Chores

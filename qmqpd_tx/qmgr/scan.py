@@ -20,9 +20,9 @@ from typing import Final, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import IMailQueue, IQueueScan, QueuedEntry
 from qmqpd_tx.message import Queue, QueueID
 

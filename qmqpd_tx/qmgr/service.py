@@ -20,9 +20,9 @@ from attrs import frozen
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 from zope.interface import implementer
 
+from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import IArrivals, IBounces, IConfig, IMailQueue, IRouter, IStoredMessage, SpoolError
 from qmqpd_tx.message import QueueID
 from qmqpd_tx.qmgr.active import Admission

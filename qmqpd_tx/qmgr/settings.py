@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from attrs import Factory, frozen
-from twisted.logger import Logger
 
+from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import IConfig
 from qmqpd_tx.qmgr.feedback import Feedback, WindowSettings
 

@@ -15,8 +15,9 @@ from typing import Final
 from attrs import frozen
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import Factory, Protocol
-from twisted.logger import Logger
 from twisted.python.failure import Failure
+
+from qmqpd_tx.events import Logger
 
 log = Logger(namespace="qmqpd_tx.qmgr")
 

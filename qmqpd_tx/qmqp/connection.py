@@ -34,10 +34,10 @@ from twisted.internet.interfaces import (
     IProtocol,
     ITransport,
 )
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import IIncomingMessage, IntakeError
 from qmqpd_tx.message import ClientInfo, QueueID
 from qmqpd_tx.qmqp.parser import Event, QMQPParser

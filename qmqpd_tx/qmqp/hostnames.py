@@ -21,9 +21,9 @@ from collections.abc import Sequence
 from attrs import frozen
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime, IResolver
-from twisted.logger import Logger
 from twisted.names import dns
 
+from qmqpd_tx.events import Logger
 from qmqpd_tx.qmqp.hosts import HostsFile
 
 log = Logger(namespace="qmqpd_tx.qmqpd")

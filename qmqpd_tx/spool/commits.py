@@ -23,8 +23,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from zlib import crc32
 
-from twisted.logger import Logger
-
+from qmqpd_tx.events import Logger
 from qmqpd_tx.message import Queue, QueueID
 from qmqpd_tx.spool.disk import Operation, Post
 from qmqpd_tx.spool.errors import translated

@@ -21,7 +21,8 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
-from twisted.logger import Logger
+
+from qmqpd_tx.events import Logger
 
 log = Logger(namespace="qmqpd_tx.qmgr")
 

@@ -79,7 +79,9 @@ def list_messages(
     fs = fs if fs is not None else RealFileSystem()
     for queue in queues:
         for entry in walk(fs, os.path.join(queue_directory, queue.value), lambda path: None):
-            found = _look(fs, queue_directory, queue, QueueID(entry.name), entry.path, recipient_limit, with_reasons)
+            found = _look(
+                fs, queue_directory, queue, QueueID(entry.name), entry.path, recipient_limit, with_reasons
+            )
             if found is not None:
                 yield found
 

@@ -17,10 +17,10 @@ from functools import partial
 from typing import Any
 
 from twisted.internet.interfaces import IReactorFDSet, IReactorFromThreads, IReadWriteDescriptor
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from qmqpd_tx.events import Logger
 from qmqpd_tx.message import Queue, QueueID
 from qmqpd_tx.spool.commits import CommitFile
 from qmqpd_tx.spool.disk import COMMIT_LANE, QUEUE_LANE, Lane, Operation, Runner, ThreadedDisk
@@ -35,8 +35,8 @@ from qmqpd_tx.spool.diskchild import (
     REMOVE,
     child,
 )
-from qmqpd_tx.spool.filesystem import FileSystem
 from qmqpd_tx.spool.files import QueuePaths
+from qmqpd_tx.spool.filesystem import FileSystem
 from qmqpd_tx.spool.operations import FileOperation, Move, Remove
 
 log = Logger(namespace="qmqpd_tx.qmgr")

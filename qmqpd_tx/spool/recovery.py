@@ -19,8 +19,7 @@ import os
 import time
 from collections.abc import Callable
 
-from twisted.logger import Logger
-
+from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import MessageDamaged, MessageUnfinished, QueueLocked, Recovery, SpoolError
 from qmqpd_tx.message import LogKind, Queue, QueueID
 from qmqpd_tx.spool import record

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import re
 
-from twisted.logger import Logger
 from zope.interface import implementer
 
+from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import ConfigError
 from qmqpd_tx.tables.interface import ILookupTable, ILookupTableType
 from qmqpd_tx.tables.words import fold, logical_lines, read_file

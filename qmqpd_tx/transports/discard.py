@@ -8,9 +8,9 @@ it; gives C{sent} for each recipient. Does no I/O. Answers to discard(8).
 from __future__ import annotations
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.logger import Logger
 from zope.interface import implementer
 
+from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import DeliveryRequest, IDeliveryAgent, IDeliveryTransport, TransportContext
 from qmqpd_tx.status import Action, DeliveryReport, Outcome
 from qmqpd_tx.transports.reason import split_reason

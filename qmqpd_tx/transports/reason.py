@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from twisted.logger import Logger
+from qmqpd_tx.events import Logger
 
 _CODE = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s+(.*))?", re.DOTALL)
 

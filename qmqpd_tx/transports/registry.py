@@ -51,11 +51,11 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IResolver
-from twisted.logger import Logger
 from twisted.plugin import getPlugins
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import (
     ConfigError,
     DeliveryRequest,

@@ -227,7 +227,7 @@ class ErrorTests(SynchronousTestCase):
             "myhostname = a..b": 'bad host name "a..b"',
             "mydestination = a {b": '"{" is not closed',
             "default_destination_concurrency_positive_feedback = 1/x": 'bad feedback value "1/x"',
-            "relayhost = ${": "not closed",
+            "relayhost = ${": '"{" is not closed with "}"',
         }.items():
             name = setting.split(" ")[0]
             error = self.assertRaises(ConfigError, config_from_text, f"# comment\n{setting}\n")

@@ -166,7 +166,7 @@ class Client:
             try:
                 writer.write(request)
                 reply = await asyncio.wait_for(reader.read(), REPLY_TIME_LIMIT)
-            except (OSError, asyncio.TimeoutError):
+            except (TimeoutError, OSError):
                 reply = b""
             finally:
                 writer.close()

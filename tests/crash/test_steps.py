@@ -19,7 +19,6 @@ from qmqpd_tx.message import Envelope, LogKind, Queue, QueueID, RecipientState
 from qmqpd_tx.spool.disk import InlineDisk
 from qmqpd_tx.spool.filesystem import FileSystem, RealFileSystem
 from qmqpd_tx.spool.store import FileMailQueue
-
 from tests.crash.power import Loss, PowerCut, SteppedFileSystem
 from tests.spool.values import NOW, TOP, Values
 
@@ -246,7 +245,10 @@ class StepTests(SynchronousTestCase):
         queue = self.queue(root, RealFileSystem(), 2 * DAY + 10**9)
         self.assertEqual(self.successResultOf(queue.start()).damaged, [])
         names = {
-            name for where in Queue for _, _, files in os.walk(os.path.join(root, where.value)) for name in files
+            name
+            for where in Queue
+            for _, _, files in os.walk(os.path.join(root, where.value))
+            for name in files
         }
         self.assertEqual(names, kept)
         self.successResultOf(queue.stop())
@@ -261,7 +263,9 @@ class StepTests(SynchronousTestCase):
             try:
                 self.attempt(number, torn, loss)
             except Exception:
-                print(f"stopped at step {number}: {steps[number]}; before: {steps[max(number - 5, 0) : number]}")
+                print(
+                    f"stopped at step {number}: {steps[number]}; before: {steps[max(number - 5, 0) : number]}"
+                )
                 raise
 
     def test_killed(self) -> None:

@@ -27,7 +27,6 @@ from qmqpd_tx.interfaces import (
     SpoolError,
 )
 from qmqpd_tx.message import LogKind, Queue, QueueID, Recipient, RecipientState
-
 from tests.spool.values import ENVELOPE, NOW, TOP
 
 BODY = b"Subject: hello\n\n8-bit \xe4\0 and a bare CR \r.\nno final newline"
@@ -172,7 +171,9 @@ class QueueContract(_Base):
         again = self.run_now(message.recipients(None, 4))
         self.assertEqual(again, piece)
         rest = self.run_now(message.recipients(piece.next_position, 10))
-        self.assertEqual([one.address for one in rest.recipients], [b"user%d@example.com" % n for n in (4, 5, 6)])
+        self.assertEqual(
+            [one.address for one in rest.recipients], [b"user%d@example.com" % n for n in (4, 5, 6)]
+        )
         self.assertIsNone(rest.next_position)
 
     def test_empty_parts(self) -> None:
@@ -384,9 +385,7 @@ class QueueContract(_Base):
         message = self.write()
         message.close()
         self.damage(message.queue_id, Queue.INCOMING, 0, b"garbage")
-        error = self.failureResultOf(
-            self.queue.open(message.queue_id, Queue.INCOMING), MessageDamaged
-        ).value
+        error = self.failureResultOf(self.queue.open(message.queue_id, Queue.INCOMING), MessageDamaged).value
         self.assertEqual(error.offset, 0)
         self.assertIn(message.queue_id, str(error))
 

@@ -14,7 +14,6 @@ from qmqpd_tx.spool.files import QueuePaths
 from qmqpd_tx.spool.filesystem import RealFileSystem
 from qmqpd_tx.spool.memory import MemoryMailQueue
 from qmqpd_tx.spool.store import FileMailQueue
-
 from tests.spool.contract import QueueContract
 from tests.spool.values import NOW, Values
 

@@ -39,7 +39,17 @@ class QueueIDTests(SynchronousTestCase):
         """Nothing else passes for an id."""
         good = queueid.encode(1_700_000_000_000_000)
         self.assertTrue(queueid.valid(good))
-        for bad in ("", good[:-1], good + "0", good + "\n", good[:-1] + "/", good[:-1] + "a", "." * 11, None, b"x"):
+        for bad in (
+            "",
+            good[:-1],
+            good + "0",
+            good + "\n",
+            good[:-1] + "/",
+            good[:-1] + "a",
+            "." * 11,
+            None,
+            b"x",
+        ):
             self.assertFalse(queueid.valid(bad), bad)
 
     def test_paths(self) -> None:

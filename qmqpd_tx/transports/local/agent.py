@@ -23,11 +23,11 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from qmqpd_tx.address import quote_address, split_address, split_extension
+from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import (
     DeliveryRequest,
     IDeliveryAgent,

@@ -16,13 +16,14 @@ from typing import Protocol as TypingProtocol
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer, IDelayedCall, IPullProducer, IReactorTime, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from qmqpd_tx.events import Logger
 from qmqpd_tx.transports.smtp.conversation import Conversation, Event, Stage, Transaction
 from qmqpd_tx.transports.smtp.outcomes import Loss
 from qmqpd_tx.transports.smtp.settings import Settings
+from qmqpd_tx.transports.smtp.wire import DirectWriter
 
 log = Logger(namespace="qmqpd_tx.smtp")
 
@@ -112,6 +113,7 @@ class SMTPConnection(Protocol):
     """
 
     transport: IStream
+    _writer: DirectWriter
 
     def __init__(
         self,
@@ -250,6 +252,7 @@ class SMTPConnection(Protocol):
     def connectionMade(self) -> None:
         """The time for the greeting runs."""
         self.transport.setTcpNoDelay(True)
+        self._writer = DirectWriter(self.transport)
         self.touch()
         if self.on_made is not None:
             self.on_made()
@@ -281,7 +284,7 @@ class SMTPConnection(Protocol):
 
     def _flush(self) -> None:
         output = self.conversation.output
-        self.transport.write(output[0] if len(output) == 1 else b"".join(output))
+        self._writer.write(output[0] if len(output) == 1 else b"".join(output))
         output.clear()
 
     def _handle(self, events: list[Event]) -> None:
@@ -312,6 +315,7 @@ class SMTPConnection(Protocol):
             self.content(content, True)
         else:
             self._streaming = True
+            self._writer.ordinary()
             self.transport.registerProducer(_Pump(self, content), False)
         self._content = b""
 
@@ -324,7 +328,7 @@ class SMTPConnection(Protocol):
         """
         if self.loss is not None:
             return
-        self.transport.write(data)
+        self._writer.write(data)
         if last:
             if self._streaming:
                 self._streaming = False

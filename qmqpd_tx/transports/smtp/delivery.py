@@ -18,8 +18,8 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from twisted.internet import error
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 
+from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import DeliveryRequest, SpoolError
 from qmqpd_tx.message import Recipient
 from qmqpd_tx.status import Action, DeliveryReport, DestinationFailure, Outcome

@@ -23,9 +23,9 @@ from typing import Any
 from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IResolver
-from twisted.logger import Logger
 from twisted.names import dns, error
 
+from qmqpd_tx.events import Logger
 from qmqpd_tx.transports.smtp.nexthop import Target, literal_address
 from qmqpd_tx.transports.smtp.settings import Settings
 

@@ -18,10 +18,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IConnector
 from twisted.internet.protocol import ClientFactory
 from twisted.internet.threads import deferToThreadPool
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import DeliveryRequest, IConfig, IDeliveryTransport, TransportContext
 from qmqpd_tx.status import DeliveryReport
 from qmqpd_tx.transports.smtp.connection import SMTPConnection, stage_timeouts
