@@ -72,6 +72,7 @@ class RunningService:
         self.config.write_text(
             f"queue_directory = {self.queue}\n"
             f"maillog_file = {self.log}\n"
+            f"maillog_file_prefixes = {self.scratch}\n"
             "myhostname = relay.test\n"
             "mydestination =\n"
             "qmqpd_authorized_clients = 127.0.0.1\n"

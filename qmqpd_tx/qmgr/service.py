@@ -34,6 +34,7 @@ from qmqpd_tx.qmgr.job import ActiveQueue, Job
 from qmqpd_tx.qmgr.recipients import RecipientReader
 from qmqpd_tx.qmgr.scheduler import RoundRobinScheduler
 from qmqpd_tx.qmgr.settings import TransportSettings, read_settings
+from qmqpd_tx.qmgr.share import IntakeShare
 from qmqpd_tx.qmgr.triggers import Triggers
 
 log = Logger(namespace="qmqpd_tx.qmgr")
@@ -169,6 +170,7 @@ class QueueManager(Service):
             admitted=self._reader.read,
             wake=self._wake,
         )
+        self._share = IntakeShare(config.integer("qmgr_intake_share") / 100)
         self._turn_call: IDelayedCall | None = None
         self._run_call: IDelayedCall | None = None
         self._wakeup_call: IDelayedCall | None = None
@@ -203,6 +205,7 @@ class QueueManager(Service):
         Take a new configuration. Deliveries under way are not touched.
         """
         self._config = config
+        self._share.share = config.integer("qmgr_intake_share") / 100
         self._read_times()
         self._chores.retry_time = config.seconds("transport_retry_time")
         self._admission.limit = config.integer("qmgr_message_active_limit")
@@ -220,6 +223,7 @@ class QueueManager(Service):
         if not self.running:
             message.close()
             return
+        self._share.arrived(self._clock.seconds())
         self._admission.arrived(message)
         if self._turn_call is None and not self._in_turn:
             self._turn_call = self._clock.callLater(0, self._turn)
@@ -300,12 +304,18 @@ class QueueManager(Service):
         admit = self._admission.step
         deliver = self._deliveries.step
         began = clock()
+        allowance = self._share.allowance(began)
+        if allowance <= 0:
+            self._in_turn = False
+            self._turn_call = self._clock.callLater(self._share.wait(), self._turn)
+            return
+        limit = min(_TURN_SECONDS, allowance)
         steps = 0
         pause = 0.0
         try:
             while admit() | deliver():
                 steps += 1
-                if steps >= _TURN_STEPS or not 0 <= clock() - began < _TURN_SECONDS:
+                if steps >= _TURN_STEPS or not 0 <= clock() - began < limit:
                     break
             else:
                 self._sleep()
@@ -316,6 +326,7 @@ class QueueManager(Service):
             pause = _BUG_SECONDS
         finally:
             self._in_turn = False
+            self._share.spent(clock() - began)
         if self.running:
             self._turn_call = self._clock.callLater(pause, self._turn)
 

@@ -249,6 +249,18 @@ PARAMETERS: tuple[Parameter, ...] = (
         help="Limit for the queue manager's messages to other processes. Here there are none.",
     ),
     Parameter(
+        name="qmgr_intake_share",
+        type=Type.INTEGER,
+        default="10",
+        low=1,
+        high=100,
+        own=True,
+        help=(
+            "Percent of the time that the queue manager may take to begin deliveries while mail keeps "
+            "arriving, so that clients get their answers first; 100 is without limit."
+        ),
+    ),
+    Parameter(
         name="qmgr_message_active_limit",
         type=Type.INTEGER,
         default="20000",
