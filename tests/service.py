@@ -7,12 +7,12 @@ Everything is on loopback and in a scratch folder; the child is ended by its own
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from signal import SIGTERM
 from types import TracebackType
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,9 +59,27 @@ class RunningService:
     @ivar port: where it listens for QMQP on 127.0.0.1.
     @ivar queue: its C{queue_directory}.
     @ivar log: its C{maillog_file}.
+    @ivar config: its main.cf, which lacks only what C{settings} adds.
+    @ivar output: what it says on its standard streams.
+    @ivar command: how it is started.
     """
 
-    def __init__(self, scratch: str | Path, port: int, settings: str = "", twistd: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        scratch: str | Path,
+        port: int,
+        settings: str = "",
+        twistd: tuple[str, ...] = (),
+        master: str | None = None,
+        listen: tuple[str, ...] | None = None,
+    ) -> None:
+        """
+        @param scratch: a folder for all of it; made when missing.
+        @param settings: lines of main.cf, after the common ones.
+        @param twistd: more options for twistd itself.
+        @param master: a master.cf beside it.
+        @param listen: C{--listen}, each; by default C{port} on 127.0.0.1.
+        """
         self.scratch = Path(scratch)
         self.scratch.mkdir(parents=True, exist_ok=True)
         self.port = port
@@ -78,32 +96,30 @@ class RunningService:
             "qmqpd_authorized_clients = 127.0.0.1\n"
             f"{settings}"
         )
+        if master is not None:
+            (self.scratch / "master.cf").write_text(master)
+        if listen is None:
+            listen = (f"tcp:{port}:interface=127.0.0.1",)
+        self.output = self.scratch / "twistd.out"
+        self.command = [sys.executable, "-c", TWISTD, "-n", "--pidfile=", *self.twistd]
+        self.command += ["qmqp", "--config", str(self.config)]
+        for endpoint in listen:
+            self.command += ["--listen", endpoint]
         self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self.process is not None
+        return self.process.pid
 
     def start(self) -> None:
         """
         Start it and wait until it takes connections.
         """
-        self.output = self.scratch / "twistd.out"
         with self.output.open("ab") as output:
             self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-c",
-                    TWISTD,
-                    "-n",
-                    "--pidfile=",
-                    *self.twistd,
-                    "qmqp",
-                    "--config",
-                    str(self.config),
-                    "--listen",
-                    f"tcp:{self.port}:interface=127.0.0.1",
-                ],
-                env=environment(),
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=self.scratch,
+                self.command, env=environment(), stdout=output, stderr=subprocess.STDOUT, cwd=self.scratch
             )
         wait_until(self._answers, 30, f"the service to listen (its output: {self.output})")
 
@@ -124,7 +140,7 @@ class RunningService:
         assert self.process is not None
         self.process.send_signal(number)
 
-    def stop(self, how: int = signal.SIGTERM) -> int:
+    def stop(self, how: int = SIGTERM) -> int:
         """
         End it.
 

@@ -27,7 +27,7 @@ Lookup = Callable[[str], str | None]
 """Gives the raw value of a name, or L{None} when there is no such name."""
 
 MAXIMUM_NESTING = 50
-MAXIMUM_LENGTH = 1_000_000
+MAXIMUM_LENGTH = 250_000
 
 _NAME = re.compile(r"[A-Za-z0-9_]+")
 _RELATION = re.compile(r"(==|!=|<=|>=|<|>)(level)?")

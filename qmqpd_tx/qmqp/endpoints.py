@@ -29,16 +29,22 @@ _BUILT_IN = frozenset({"tcp", "ssl", "unix"})
 _FAMILIES = {"ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}
 
 
-def endpoint_descriptions(service: str, config: IConfig) -> Sequence[str]:
+def endpoint_descriptions(service: str, config: IConfig, service_type: str = "inet") -> Sequence[str]:
     """
     @param service: master.cf's service column.
     @param config: C{inet_interfaces} and C{inet_protocols}.
+    @param service_type: master.cf's type column; anything but C{inet} needs a Twisted endpoint.
     @return: Twisted endpoint descriptions, one for each socket.
     @raise ConfigError: it cannot be understood.
     """
     kind = service.partition(":")[0]
     if ":" in service and (kind in _BUILT_IN or kind in _plugin_kinds()):
         return [service]
+    if service_type != "inet":
+        raise ConfigError(
+            f"service {service}: qmqpd listens on type inet only; for a socket in the file system write "
+            f"unix:/PATH as the service"
+        )
     host, colon, port_name = service.rpartition(":")
     port = _port(port_name, service)
     families = _families(config)
@@ -115,4 +121,5 @@ def _look_up(host: str, families: Sequence[socket.AddressFamily], service: str) 
 
 def _describe(address: str, port: int) -> str:
     kind = "tcp6" if ":" in address else "tcp"
-    return f"{kind}:{port}:interface={quoteStringArgument(address)}:backlog={BACKLOG}"
+    quoted = quoteStringArgument(address)  # type: ignore[no-untyped-call]
+    return f"{kind}:{port}:interface={quoted}:backlog={BACKLOG}"

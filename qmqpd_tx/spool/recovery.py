@@ -68,8 +68,7 @@ class Recover(FileOperation):
 
     def run(self, fs: FileSystem, paths: QueuePaths) -> None:
         """See L{FileOperation.run}."""
-        for path in (paths.root, *map(paths.folder, FOLDERS)):
-            _make_folder(fs, path)
+        _make_folders(fs, paths)
         self.lock = take_lock(fs, paths)
         try:
             for kind in LogKind:
@@ -211,6 +210,27 @@ def _exists(fs: FileSystem, path: str) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def check(fs: FileSystem, paths: QueuePaths) -> None:
+    """
+    Find out whether L{Recover} could begin: make the folders, take the lock and give it back.
+
+    @raise SpoolError: it could not.
+    """
+    try:
+        _make_folders(fs, paths)
+        fs.close(take_lock(fs, paths))
+    except OSError as error:
+        raise SpoolError(
+            f"{error.filename or paths.root}: {error.strerror}: queue_directory and all in it must belong to "
+            f"the user of this service"
+        ) from None
+
+
+def _make_folders(fs: FileSystem, paths: QueuePaths) -> None:
+    for path in (paths.root, *map(paths.folder, FOLDERS)):
+        _make_folder(fs, path)
 
 
 def _make_folder(fs: FileSystem, path: str) -> None:

@@ -66,7 +66,7 @@ from qmqpd_tx.spool.operations import (
 )
 from qmqpd_tx.spool.process import ProcessDisk
 from qmqpd_tx.spool.record import Layout
-from qmqpd_tx.spool.recovery import Recover
+from qmqpd_tx.spool.recovery import Recover, check
 from qmqpd_tx.spool.scan import FileScan, Scan
 from qmqpd_tx.spool.settings import SYNCFS, SpoolSettings
 from qmqpd_tx.spool.stored import Shared, StoredMessage
@@ -146,6 +146,15 @@ class FileMailQueue:
         self._settings = SpoolSettings.from_config(config)
 
     # --- start and stop -----------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """
+        Find out, before L{start} and blocking, whether there is a reason for it to fail at once: folders that
+        cannot be made, or another service that has the queue.
+
+        @raise SpoolError: there is.
+        """
+        check(self._fs, self._paths)
 
     def start(self) -> Deferred[Recovery]:
         """See L{IMailQueue.start}."""
@@ -425,7 +434,11 @@ class FileMailQueue:
         expected = due if target is Queue.DEFERRED else None
         if self._index.get(queue_id) == expected:
             self._index.drop(queue_id)
-            if source is Queue.DEFERRED and before is not None and not isinstance(failure.value, MessageNotFound):
+            if (
+                source is Queue.DEFERRED
+                and before is not None
+                and not isinstance(failure.value, MessageNotFound)
+            ):
                 self._index.set(queue_id, before)
         return failure
 

@@ -45,6 +45,9 @@ recipient_refill_delay recipient_refill_limit transport_rate_delay
 """
 """What they name as C{transport_...}."""
 
+IN_EXPRESSIONS = {"compatibility_level", "multi_instance_name", "process_id", "process_name", "service_name"}
+"""What has effect in the values of other parameters only."""
+
 ACCESSORS = {
     "string": None,
     "integer": Type.INTEGER,
@@ -126,10 +129,30 @@ class UseTests(SynchronousTestCase):
 
     def test_effect(self) -> None:
         """
-        No parameter that is read is said to have no effect.
+        A parameter has effect exactly when some module outside of the table names it (or its suffix).
         """
-        read = {name for _, _, _, name in self.reads()}
-        self.assertEqual([name for name in sorted(read & set(PARAMETERS)) if not PARAMETERS[name].effect], [])
+        named = self.named()
+        suffixes = {row.default: suffix for suffix, row in TRANSPORT_PARAMETERS.items()}
+        for name, row in PARAMETERS.items():
+            member = transport_member(name)
+            suffix = suffixes.get(name) if member is None else member.suffix
+            used = name in named or suffix in named or name in IN_EXPRESSIONS
+            self.assertEqual(row.effect, used, f"{name}: effect={row.effect}, but that is not so")
+
+    def named(self) -> set[str]:
+        """
+        @return: all string constants of the package, but for the table's.
+        """
+        package = Path(qmqpd_tx.__file__).parent
+        table = package / "config"
+        found = set()
+        for path in package.rglob("*.py"):
+            if path.parent.name == "parameters" or path in {table / "known.py", table / "reference.py"}:
+                continue
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    found.add(node.value)
+        return found
 
     def reads(self) -> Iterator[tuple[str, int, str, str]]:
         """

@@ -5,8 +5,10 @@ and a value that Postfix's programs refuse is refused here.
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from click.testing import CliRunner
@@ -18,7 +20,9 @@ from qmqpd_tx.config import config_from_text
 from qmqpd_tx.config.known import KNOWN
 from qmqpd_tx.config.parameters import PARAMETERS
 from qmqpd_tx.interfaces import ConfigError
-from tests.peers import find, unavailable
+from tests.peers import require
+
+Finished = subprocess.CompletedProcess[str]
 
 MACHINE = {"config_directory", "mail_version", "mynetworks", "process_id", "queue_directory"}
 """Defaults that are this program's own, or change from run to run."""
@@ -101,22 +105,22 @@ EXPRESSIONS = (
 )
 """Values of a parameter; those at the end are malformed."""
 
-LAYOUTS: Mapping[str, str] = {
-    "continuation": "mydestination = b\n    c\n",
-    "over a comment": "mydestination = b\n# x\n   # y\n\n   \n  c\n",
-    "name alone": "mydestination\n = a\n",
-    "white space": "mydestination  \t=  a \t b  \n",
-    "carriage returns": "mydestination = b\r\n\tc\r\n",
-    "comment sign": "mydestination = a # b\n",
-    "equals sign": "mydestination = a = b\n",
-    "last wins": "mydestination = a\nmyorigin = x\nmydestination = b\n",
-    "no newline": "mydestination = a\n b",
-    "empty": "mydestination =\nmyorigin = x\n",
-    "own names": "own = 1\nmydestination = $own\nunused = 2\n",
-    "no equals sign": "mydestination\n",
-    "name with space": "my destination = a\n",
-    "no name": "= a\n",
-}
+LAYOUTS = (
+    "mydestination = b\n    c\n",
+    "mydestination = b\n# x\n   # y\n\n   \n  c\n",
+    "mydestination\n = a\n",
+    "mydestination  \t=  a \t b  \n",
+    "mydestination = b\r\n\tc\r\n",
+    "mydestination = a # b\n",
+    "mydestination = a = b\n",
+    "mydestination = a\nmyorigin = x\nmydestination = b\n",
+    "mydestination = a\n b",
+    "mydestination =\nmyorigin = x\n",
+    "own = 1\nmydestination = $own\nunused = 2\n",
+    "mydestination\n",
+    "my destination = a\n",
+    "= a\n",
+)
 """Whole files."""
 
 VALUES: Mapping[str, Sequence[str]] = {
@@ -176,85 +180,105 @@ class PostconfTests(SynchronousTestCase):
     """Both programs on the same copied folder."""
 
     def setUp(self) -> None:
-        self.postconf = find("postconf")
-        self.postmap = find("postmap")
-        if self.postconf is None or self.postmap is None:
-            raise unavailable("postconf is not installed (Debian: postfix)")
-        self.folder = Path(self.mktemp()).absolute()
-        self.folder.mkdir()
-        (self.folder / "master.cf").write_text(MASTER)
+        self.postconf = require("postconf")
+        self.postmap = require("postmap")
+        self.top = Path(self.mktemp()).absolute()
+        self.folders = 0
 
-    def theirs(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def folder(self, main_cf: str) -> Path:
         """
-        @return: what Postfix's postconf did.
+        @return: a new configuration folder. Its files look old: Postfix waits for a second before it
+            believes a file that has just changed.
         """
-        return subprocess.run(
-            [str(self.postconf), "-c", str(self.folder), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
+        self.folders += 1
+        folder = self.top / str(self.folders)
+        folder.mkdir(parents=True)
+        for name, text in (("main.cf", main_cf), ("master.cf", MASTER)):
+            (folder / name).write_bytes(text.encode())
+            os.utime(folder / name, (1, 1))
+        return folder
 
-    def ours(self, *arguments: str) -> tuple[bool, str]:
+    def theirs(self, *command: str) -> Finished:
+        """
+        @return: what a program of Postfix's did.
+        """
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    def all_theirs(self, commands: Sequence[Sequence[str]]) -> Sequence[Finished]:
+        """
+        @return: what the programs did. They run side by side, as each sleeps for a second before it ends
+            with a fatal error.
+        """
+        with ThreadPoolExecutor(24) as pool:
+            return list(pool.map(lambda command: self.theirs(*command), commands))
+
+    def ours(self, folder: Path, *arguments: str) -> tuple[bool, str]:
         """
         @return: whether our postconf was content, and what it printed.
         """
-        result = CliRunner().invoke(postconf_command, arguments, obj=Context(self.folder))
+        result = CliRunner().invoke(postconf_command, arguments, obj=Context(folder))
         return result.exit_code == 0, result.stdout
 
-    def assertSame(self, what: str, *arguments: str) -> None:
+    def assertSame(self, cases: Sequence[tuple[str, Sequence[str]]]) -> None:
         """
-        Both print the same, or both refuse.
+        For each main.cf and arguments, both print the same, or both refuse.
         """
-        their = self.theirs(*arguments)
-        good, output = self.ours(*arguments)
-        self.assertEqual((good, output), (their.returncode == 0, their.stdout), f"{what}\n{their.stderr}")
+        folders = [self.folder(main_cf) for main_cf, _ in cases]
+        all_theirs = self.all_theirs(
+            [
+                [self.postconf, "-c", str(folder), *arguments]
+                for folder, (_, arguments) in zip(folders, cases, strict=True)
+            ]
+        )
+        for folder, (main_cf, arguments), theirs in zip(folders, cases, all_theirs, strict=True):
+            self.assertEqual(
+                self.ours(folder, *arguments),
+                (theirs.returncode == 0, theirs.stdout),
+                f"{main_cf}\n{arguments}\n{theirs.stderr}",
+            )
 
     def test_expressions(self) -> None:
         """
         Expressions give the same text; malformed ones are refused by both.
         """
-        for expression in EXPRESSIONS:
-            (self.folder / "main.cf").write_text(f"{COMMON}mydestination = {expression}\n")
-            self.assertSame(expression, "-x", "mydestination")
+        self.assertSame(
+            [
+                (f"{COMMON}mydestination = {expression}\n", ["-x", "mydestination"])
+                for expression in EXPRESSIONS
+            ]
+        )
 
     def test_layouts(self) -> None:
         """
         Continuation, comments, white space and repetition are read alike.
         """
-        for what, text in LAYOUTS.items():
-            (self.folder / "main.cf").write_bytes(text.encode())
-            self.assertSame(what, "-n")
-            self.assertSame(what, "-x", "mydestination")
+        self.assertSame([(text, ["-n"]) for text in LAYOUTS])
+        self.assertSame([(text, ["-x", "mydestination"]) for text in LAYOUTS])
 
     def test_values(self) -> None:
         """
         Values that Postfix's programs refuse are refused here, and those that they take are taken.
         """
-        for name, values in VALUES.items():
-            for value in values:
-                text = f"compatibility_level = 3.6\n{name} = {value}\n"
-                (self.folder / "main.cf").write_text(text)
-                their = subprocess.run(
-                    [str(self.postmap), "-c", str(self.folder), "-q", "x", "static:y"],
-                    capture_output=True,
-                    text=True,
-                    timeout=30,
-                    check=False,
-                )
-                try:
-                    config_from_text(text)
-                    good = True
-                except ConfigError:
-                    good = False
-                self.assertEqual(good, their.stdout == "y\n", f"{name} = {value}: {their.stderr}")
+        texts = [
+            f"compatibility_level = 3.6\n{name} = {value}\n"
+            for name, values in VALUES.items()
+            for value in values
+        ]
+        all_theirs = self.all_theirs(
+            [[self.postmap, "-c", str(self.folder(text)), "-q", "x", "static:y"] for text in texts]
+        )
+        for text, theirs in zip(texts, all_theirs, strict=True):
+            try:
+                config_from_text(text)
+                good = True
+            except ConfigError:
+                good = False
+            self.assertEqual(good, theirs.stdout == "y\n", f"{text}\n{theirs.stderr}")
 
     def test_listing(self) -> None:
         """
         The forms of listing print the same lines in the same order.
         """
-        (self.folder / "main.cf").write_text(LISTING)
         names = (
             "relayhost",
             "nope",
@@ -263,7 +287,7 @@ class PostconfTests(SynchronousTestCase):
             "relayhost",
             "mytrans_recipient_limit",
         )
-        for arguments in (
+        listings: Sequence[Sequence[str]] = (
             ("-n",),
             ("-n", "-h"),
             ("-n", "-H"),
@@ -281,17 +305,16 @@ class PostconfTests(SynchronousTestCase):
             ("-M", "smtp/unix", "6628/inet"),
             ("-M", "*/inet"),
             ("-M", "nope"),
-        ):
-            self.assertSame(" ".join(arguments), *arguments)
+        )
+        self.assertSame([(LISTING, arguments) for arguments in listings])
 
     def test_unknown(self) -> None:
         """
         Names that Postfix calls unused are warned of here.
         """
-        (self.folder / "main.cf").write_text(LISTING)
         their = {
             line.rpartition("unused parameter: ")[2]
-            for line in self.theirs("-n").stderr.splitlines()
+            for line in self.theirs(self.postconf, "-c", str(self.folder(LISTING)), "-n").stderr.splitlines()
             if "main.cf: unused parameter" in line
         }
         config = config_from_text(LISTING, MASTER)
@@ -307,10 +330,10 @@ class PostconfTests(SynchronousTestCase):
         """
         Every default is Postfix's, but for those of machine and program.
         """
-        (self.folder / "main.cf").write_text("")
-        # Postfix's own listing does not fold white space in C{-d}; both sides are split here.
-        their = dict(self.split(line) for line in self.theirs("-d").stdout.splitlines())
-        our = dict(self.split(line) for line in self.ours("-d")[1].splitlines())
+        folder = self.folder("")
+        theirs = self.theirs(self.postconf, "-c", str(folder), "-d").stdout
+        their = dict(self.split(line) for line in theirs.splitlines())
+        our = dict(self.split(line) for line in self.ours(folder, "-d")[1].splitlines())
         for name, row in PARAMETERS.items():
             if row.own:
                 self.assertNotIn(name, their)

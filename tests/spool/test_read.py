@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import string
-from contextlib import suppress
 from zlib import crc32
 
 from hypothesis import HealthCheck, given, settings
@@ -112,7 +112,7 @@ class RoundTripTests(SynchronousTestCase):
         """Records that end anywhere around the end of a piece."""
         for size in range(65490, 65550, 3):
             recipients = [(b"a" * size, b"a" * size), (b"second", b"second"), (b"third", b"x")]
-            blob, layout = build(b"", b"", ENVELOPE, recipients)
+            blob, _ = build(b"", b"", ENVELOPE, recipients)
             self.assertEqual(parse(blob)[2], recipients)
 
 
@@ -168,7 +168,7 @@ class DamageTests(SynchronousTestCase):
         """Also in a large one."""
         blob = bytearray(LONG)
         blob[at] ^= flip
-        with suppress(MessageDamaged, MessageUnfinished):
+        with contextlib.suppress(MessageDamaged, MessageUnfinished):
             self.assertIn(len(parse(bytes(blob))[2]), (2499, 2500))
 
     @given(st.binary(max_size=600))

@@ -78,6 +78,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         name="enable_threaded_bounces",
         type=Type.BOOLEAN,
         default="no",
+        effect=False,
         help="Give bounces References and In-Reply-To headers.",
     ),
     Parameter(

@@ -27,6 +27,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         name="always_add_missing_headers",
         type=Type.BOOLEAN,
         default="no",
+        effect=False,
         help="Add From, To, Date and Message-ID to remote mail too. QMQP mail always gets them.",
     ),
     Parameter(
@@ -75,6 +76,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         name="cleanup_replace_stray_cr_lf",
         type=Type.BOOLEAN,
         default="yes",
+        effect=False,
         help="Replace a carriage return that ends no line by a space in headers and body.",
     ),
     Parameter(
@@ -95,6 +97,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         name="detect_8bit_encoding_header",
         type=Type.BOOLEAN,
         default="yes",
+        effect=False,
         help="Recognize a Content-Transfer-Encoding header.",
     ),
     Parameter(
@@ -129,6 +132,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         name="enable_original_recipient",
         type=Type.BOOLEAN,
         default="yes",
+        effect=False,
         help="Keep the address that the client gave, for X-Original-To and bounces.",
     ),
     Parameter(
@@ -137,6 +141,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         default="10240",
         low=1,
         high=MAXIMUM_INTEGER,
+        effect=False,
         help="How many address parts of a header are rewritten.",
     ),
     Parameter(
@@ -151,6 +156,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         type=Type.ENUM,
         default="standard",
         choices=("standard", "obsolete"),
+        effect=False,
         help="The form of a From header that is added.",
     ),
     Parameter(
@@ -268,6 +274,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         default="100",
         low=1,
         high=MAXIMUM_INTEGER,
+        effect=False,
         help="How many attributes a queue file may have.",
     ),
     Parameter(

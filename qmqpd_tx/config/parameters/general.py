@@ -89,6 +89,16 @@ PARAMETERS: tuple[Parameter, ...] = (
         help="Digits after the point in logged delays.",
     ),
     Parameter(
+        name="dns_resolver_addresses",
+        type=Type.LIST,
+        default="",
+        own=True,
+        help=(
+            "The DNS servers to ask: address, address:port or [address]:port. "
+            "Empty: those in /etc/resolv.conf."
+        ),
+    ),
+    Parameter(
         name="export_environment",
         type=Type.LIST,
         default="TZ MAIL_CONFIG LANG",
@@ -131,6 +141,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         type=Type.ENUM,
         default="external",
         choices=("external", "internal"),
+        effect=False,
         help="Log addresses quoted as on the wire (external) or plain (internal).",
     ),
     Parameter(
@@ -247,6 +258,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         name="owner_request_special",
         type=Type.BOOLEAN,
         default="yes",
+        effect=False,
         help=(
             "Whether owner-name and name-request addresses are never taken apart at the recipient_delimiter."
         ),
@@ -255,8 +267,8 @@ PARAMETERS: tuple[Parameter, ...] = (
         name="parent_domain_matches_subdomains",
         type=Type.LIST,
         default=(
-            "debug_peer_list,fast_flush_domains,mynetworks,permit_mx_backup_networks,qmqpd_authori "
-            "zed_clients,relay_domains,smtpd_access_maps"
+            "debug_peer_list,fast_flush_domains,mynetworks,permit_mx_backup_networks,"
+            "qmqpd_authorized_clients,relay_domains,smtpd_access_maps"
         ),
         help="Lists in which example.com also matches names under it.",
     ),

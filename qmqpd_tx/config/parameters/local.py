@@ -106,6 +106,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         name="luser_relay",
         type=Type.STRING,
         default="",
+        effect=False,
         help="Where mail for unknown local users goes.",
     ),
     Parameter(

@@ -42,6 +42,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         default="5",
         low=0,
         high=MAXIMUM_INTEGER,
+        effect=False,
         help="After how many deliveries a message may be overtaken once; 0 or 1 for never.",
     ),
     Parameter(
@@ -50,6 +51,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         default="50",
         low=0,
         high=100,
+        effect=False,
         help="By how much less, in percent, it may be overtaken.",
     ),
     Parameter(
@@ -58,6 +60,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         default="3",
         low=0,
         high=MAXIMUM_INTEGER,
+        effect=False,
         help="How many deliveries early it may be overtaken.",
     ),
     Parameter(
@@ -109,6 +112,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         default="1000",
         low=0,
         high=MAXIMUM_INTEGER,
+        effect=False,
         help="Recipients in memory beyond that, for messages that overtake others.",
     ),
     Parameter(
@@ -117,6 +121,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         default="3",
         low=0,
         high=MAXIMUM_INTEGER,
+        effect=False,
         help="How many recipients a message needs before it can be overtaken.",
     ),
     Parameter(
@@ -125,6 +130,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         default="20000",
         low=0,
         high=MAXIMUM_INTEGER,
+        effect=False,
         help="The most recipients in memory for one transport.",
     ),
     Parameter(
@@ -132,6 +138,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         type=Type.TIME,
         default="5s",
         low=1,
+        effect=False,
         help="The longest time between two such reads.",
     ),
     Parameter(
@@ -140,6 +147,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         default="100",
         low=1,
         high=MAXIMUM_INTEGER,
+        effect=False,
         help="The most recipients read at once for a message under way.",
     ),
     Parameter(
@@ -154,12 +162,14 @@ PARAMETERS: tuple[Parameter, ...] = (
         type=Type.TIME,
         default="0s",
         low=0,
+        effect=False,
         help="The pause between two deliveries of one transport.",
     ),
     Parameter(
         name="defer_transports",
         type=Type.LIST,
         default="",
+        effect=False,
         help="Transports that deliver only when the queue is flushed by hand.",
     ),
     Parameter(
@@ -221,6 +231,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         type=Type.TIME,
         default="300s",
         low=0,
+        effect=False,
         help="The least time between warnings that one destination clogs the active queue; 0 for none.",
     ),
     Parameter(

@@ -14,12 +14,14 @@ PARAMETERS: tuple[Parameter, ...] = (
         name="default_verp_delimiters",
         type=Type.STRING,
         default="+=",
+        effect=False,
         help="The two VERP delimiters to use when a request for VERP names none.",
     ),
     Parameter(
         name="disable_verp_bounces",
         type=Type.BOOLEAN,
         default="no",
+        effect=False,
         help="Send one bounce to the plain sender instead of one for each recipient's VERP address.",
     ),
     Parameter(
@@ -51,10 +53,55 @@ PARAMETERS: tuple[Parameter, ...] = (
         ),
     ),
     Parameter(
+        name="qmqpd_client_name_cache_size",
+        type=Type.INTEGER,
+        default="5000",
+        low=0,
+        high=MAXIMUM_INTEGER,
+        own=True,
+        help="How many client names are kept in memory.",
+    ),
+    Parameter(
+        name="qmqpd_client_name_cache_time",
+        type=Type.TIME,
+        default="300s",
+        low=0,
+        own=True,
+        help="The longest time to keep a confirmed client name; less when the DNS says so.",
+    ),
+    Parameter(
+        name="qmqpd_client_name_timeout",
+        type=Type.TIME,
+        default="5s",
+        low=1,
+        own=True,
+        help="Time limit for the look-up of a client's name; the client is called unknown then.",
+    ),
+    Parameter(
+        name="qmqpd_client_name_unknown_time",
+        type=Type.TIME,
+        default="30s",
+        low=0,
+        own=True,
+        help="How long to keep the answer that a client has no name.",
+    ),
+    Parameter(
         name="qmqpd_client_port_logging",
         type=Type.BOOLEAN,
         default="no",
         help="Log the client's port after its name and address.",
+    ),
+    Parameter(
+        name="qmqpd_drain_limit",
+        type=Type.INTEGER,
+        default="33554432",
+        low=0,
+        high=MAXIMUM_INTEGER,
+        own=True,
+        help=(
+            "How many bytes of unwanted input are thrown away, for each connection, so that a client that "
+            "sends on regardless has its negative reply."
+        ),
     ),
     Parameter(
         name="qmqpd_error_delay",

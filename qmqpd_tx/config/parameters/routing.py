@@ -14,6 +14,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         type=Type.STRING,
         default="error",
         low=1,
+        effect=False,
         help="The transport for addresses that cannot be delivered.",
     ),
     Parameter(
@@ -113,6 +114,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         name="virtual_alias_maps",
         type=Type.STRING,
         default="$virtual_maps",
+        effect=False,
         help="Tables of these aliases.",
     ),
     Parameter(
@@ -125,6 +127,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         name="virtual_mailbox_maps",
         type=Type.STRING,
         default="",
+        effect=False,
         help="Tables of the mailboxes in these domains.",
     ),
     Parameter(

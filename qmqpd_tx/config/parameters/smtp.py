@@ -14,6 +14,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         name="best_mx_transport",
         type=Type.STRING,
         default="",
+        effect=False,
         help=(
             "The transport for domains of which we turn out to be the best MX; empty: that is a "
             "loop, return the mail."
@@ -42,6 +43,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         name="known_tcp_ports",
         type=Type.LIST,
         default="lmtp=24, smtp=25, smtps=submissions=465, submission=587",
+        effect=False,
         help="Names of ports that need no look-up in the services file.",
     ),
     Parameter(
@@ -318,6 +320,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         type=Type.TIME,
         default="10s",
         low=1,
+        effect=False,
         help="The pause before the final dot.",
     ),
     Parameter(
@@ -332,6 +335,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         type=Type.TIME,
         default="500s",
         low=0,
+        effect=False,
         help="The age of a message from which on the workarounds are used.",
     ),
     Parameter(
@@ -339,6 +343,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         type=Type.LIST,
         default="disable_esmtp,delay_dotcrlf",
         choices=("disable_esmtp", "delay_dotcrlf"),
+        effect=False,
         help="What to do about servers behind an old PIX firewall.",
     ),
     Parameter(
@@ -392,6 +397,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         name="smtp_send_xforward_command",
         type=Type.BOOLEAN,
         default="no",
+        effect=False,
         help="Tell the server about the original client, when it offers XFORWARD.",
     ),
     Parameter(
@@ -434,6 +440,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         type=Type.TIME,
         default="300s",
         low=1,
+        effect=False,
         help="Time limit for XFORWARD and its answer.",
     ),
     Parameter(

@@ -1,0 +1,352 @@
+"""
+The composition root: the only place where the rooms are wired together, and what binds, starts, reloads and
+stops them.
+
+Answers to master(8): reads main.cf and master.cf, binds sockets while it may still be root, serves when the
+queue is recovered, reloads at SIGHUP, and stops in the order that loses nothing: listeners, commits under
+way, queue manager, transports, store, log. Only L{qmqpd_tx.tap} imports it.
+
+How it fails: a configuration that cannot be used, a socket that cannot be bound or a queue that belongs to
+another service ends start-up with one line and a non-zero exit status. A bad configuration at SIGHUP is
+refused with one line, and the old one stays in force.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import ILogObserver
+from twisted.python.components import Componentized
+from twisted.python.failure import Failure
+
+from qmqpd_tx.address import Router
+from qmqpd_tx.admin.codec import SOCKET, ControlError
+from qmqpd_tx.admin.control import ControlService
+from qmqpd_tx.bounce import Bounces
+from qmqpd_tx.cleanup import Cleanup
+from qmqpd_tx.config import Config, load_config
+from qmqpd_tx.events import Logger
+from qmqpd_tx.intake import Listeners, intakes
+from qmqpd_tx.interfaces import ConfigError, Recovery, SpoolError
+from qmqpd_tx.maillog import MailLog
+from qmqpd_tx.message import QueueID
+from qmqpd_tx.qmgr.service import QueueManager
+from qmqpd_tx.qmgr.triggers import TriggerFactory
+from qmqpd_tx.qmqp.hostnames import ClientNames
+from qmqpd_tx.resolver import make_resolver
+from qmqpd_tx.spool.store import FileMailQueue
+from qmqpd_tx.startup import Invocation, Refusal, give_log
+from qmqpd_tx.transports.registry import TransportRegistry
+
+log = Logger(namespace="qmqpd_tx.master")
+
+TRIGGER_SOCKET = "public/qmgr"
+
+FIXED = (
+    "dns_resolver_addresses",
+    "hash_queue_depth",
+    "hash_queue_names",
+    "qmqpd_client_name_cache_size",
+    "qmqpd_client_name_cache_time",
+    "qmqpd_client_name_timeout",
+    "qmqpd_client_name_unknown_time",
+    "qmqpd_drain_limit",
+    "queue_commit_sync",
+    "queue_commit_threads",
+    "queue_directory",
+    "queue_disk_process",
+    "trigger_timeout",
+)
+"""Parameters that only a restart can change."""
+
+
+class MailSystem(MultiService):
+    """
+    The whole mail system as one service.
+
+    @param invocation: what the command line says.
+    @param reactor: the reactor.
+    @raise ConfigError: the configuration cannot be used.
+    """
+
+    def __init__(self, invocation: Invocation, reactor: Any) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._invocation = invocation
+        self._reactor = reactor
+        self._trigger_port: IListeningPort | None = None
+        self._started = False
+        self._old_hangup: Any = None
+        self._config = config = load_config(invocation.config)
+        self._services = intakes(config, invocation.listen)
+        self.maillog = MailLog(
+            config, reactor, foreground=invocation.foreground, to_syslog=invocation.to_syslog
+        )
+        give_log(invocation, config)
+        self._refusal = Refusal(invocation, config, self.maillog, reactor)
+        self.queue = FileMailQueue(config, reactor, fork=True)
+        self.router = Router(config)
+        resolver = make_resolver(reactor, config, frozen=invocation.chroot)
+        self.transports = TransportRegistry(reactor, resolver)
+        self.transports.reconfigure(config)
+        self.cleanup = Cleanup(config=config, clock=reactor, queue=self.queue)
+        self.bounces = Bounces(config=config, clock=reactor, queue=self.queue, cleanup=self.cleanup)
+        self.manager = QueueManager(
+            config=config,
+            clock=reactor,
+            queue=self.queue,
+            router=self.router,
+            transports=self.transports,
+            bounces=self.bounces,
+            random=random.Random(),
+            process_limit=self._process_limit,
+        )
+        self.cleanup.arrivals = self.manager
+        self._names = ClientNames(
+            reactor,
+            resolver,
+            time_limit=config.seconds("qmqpd_client_name_timeout"),
+            cache_time=config.seconds("qmqpd_client_name_cache_time"),
+            unknown_time=config.seconds("qmqpd_client_name_unknown_time"),
+            cache_size=config.integer("qmqpd_client_name_cache_size"),
+        )
+        self._listeners = Listeners(
+            reactor, self.cleanup, self._names, self._services, config.integer("qmqpd_drain_limit")
+        )
+        self._queue_directory = Path(config.string("queue_directory"))
+        self._control = ControlService(
+            reactor=reactor,
+            clock=reactor,
+            path=self._queue_directory / SOCKET,
+            handlers={
+                "status": lambda _request: self.manager.status(),
+                "flush": lambda _request: self.manager.flush(),
+                "deliver_now": self._deliver_now,
+            },
+        )
+
+    def setServiceParent(self, parent: Any) -> None:
+        """
+        Become part of an application; the mail log takes over its log, unless twistd was told otherwise.
+        """
+        if self._invocation.own_log and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self.maillog)  # type: ignore[no-untyped-call]
+        super().setServiceParent(parent)  # type: ignore[no-untyped-call]
+
+    def _process_limit(self, transport: str) -> int:
+        """
+        @return: how many deliveries a transport may run at a time, by master.cf's maxproc column; 0 is
+            without limit.
+        """
+        for service in self._config.services:
+            if service.name == transport and service.type == "unix" and service.maxproc is not None:
+                return service.maxproc
+        return self._config.integer("default_process_limit")
+
+    # --- start --------------------------------------------------------------------------------------
+
+    def privilegedStartService(self) -> None:
+        """
+        What may need root: the queue's folder, and the ports. Nothing is accepted before L{startService}.
+        """
+        super().privilegedStartService()  # type: ignore[no-untyped-call]
+        try:
+            self._make_queue_directory()
+            self._listeners.bind(self._invocation.owner)
+        except ConfigError as problem:
+            self._refusal.refuse(str(problem))
+
+    def _make_queue_directory(self) -> None:
+        path, (uid, gid) = self._queue_directory, self._invocation.owner
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if os.geteuid() == 0 and uid is not None and path.stat().st_uid == 0:
+                os.chown(path, uid, -1 if gid is None else gid)
+        except OSError as problem:
+            raise ConfigError(
+                f"queue_directory = {path}: cannot be made: {problem.strerror}: make it, and give it to the "
+                f"user of this service"
+            ) from None
+
+    def startService(self) -> None:
+        """
+        Recover the queue, then serve.
+        """
+        super().startService()  # type: ignore[no-untyped-call]
+        try:
+            # What can refuse does so now, while twistd can still tell who started it.
+            self.queue.check()
+        except SpoolError as problem:
+            self._refusal.refuse(str(problem))
+        log.info("daemon started -- configuration {path}", path=self._invocation.config)
+        self._warn(self._config)
+        if threading.current_thread() is threading.main_thread():
+            self._old_hangup = signal.signal(signal.SIGHUP, self._hangup)
+        self._started = True
+        self.queue.start().addCallback(self._serve).addErrback(self._not_started)
+
+    def _warn(self, config: Config) -> None:
+        unsupported = [f"not supported yet, and not started: {what}" for what in self.transports.unsupported]
+        for warning in [*config.warnings(), *unsupported]:
+            log.warn("{warning}", warning=warning)
+
+    def _serve(self, recovery: Recovery) -> None:
+        if not self.running:
+            return
+        if recovery.reactivated or recovery.swept or recovery.damaged:
+            log.info(
+                "queue recovered: {active} active messages queued again, {swept} unfinished files removed, "
+                "{damaged} damaged files moved to corrupt",
+                active=recovery.reactivated,
+                swept=recovery.swept,
+                damaged=len(recovery.damaged),
+            )
+        self._listen_triggers()
+        self._control.startService()
+        self.manager.startService()
+        self._listeners.accept()
+        endpoints = ", ".join(self._listeners.endpoints)
+        if endpoints:
+            log.info("accepting mail on {endpoints}", endpoints=endpoints)
+        else:
+            log.warn("accepting no mail: there is no qmqpd line in master.cf; add one, or use --listen")
+
+    def _listen_triggers(self) -> None:
+        path = self._queue_directory / TRIGGER_SOCKET
+        path.unlink(missing_ok=True)
+        limit = self._config.seconds("trigger_timeout")
+        factory = TriggerFactory(self.manager.triggered, self._reactor, limit)
+        # The mode must hold from the first moment, and not only from a chmod on.
+        before = os.umask(0o177)
+        try:
+            self._trigger_port = self._reactor.listenUNIX(os.fspath(path), factory, mode=0o600)
+        except Exception as problem:
+            # CannotListenError, or OSError for a path that is too long for a socket's name.
+            raise ConfigError(
+                f"cannot listen on the trigger socket {path}: {problem}; check queue_directory, its length "
+                f"(a socket's path has at most 107 bytes) and its owner"
+            ) from problem
+        finally:
+            os.umask(before)
+
+    def _not_started(self, failure: Failure) -> None:
+        """
+        Too late for twistd to refuse: end the reactor, and see to a non-zero exit status.
+        """
+        if not isinstance(failure.value, (SpoolError, ConfigError)):
+            log.failure("start-up failed", failure)
+        self._refusal.give_up(str(failure.value))
+
+    # --- reload ---------------------------------------------------------------------------------------
+
+    def _hangup(self, number: int, frame: FrameType | None) -> None:
+        self._reactor.callFromThread(self.reload)
+
+    def reload(self) -> None:
+        """
+        Read the configuration again; everything from now on follows the new one, or, if that cannot be
+        used, the old one.
+        """
+        if not self.running:
+            return
+        self.maillog.reopen()
+        old, old_services = self._config, self._services
+        done: list[Callable[[Config], None]] = []
+        try:
+            config = load_config(self._invocation.config)
+            services = intakes(config, self._invocation.listen)
+            self._config, self._services = config, services
+            for reconfigure in self._reconfigured():
+                done.append(reconfigure)
+                reconfigure(config)
+        except Exception as problem:
+            if not isinstance(problem, (ConfigError, SpoolError)):
+                log.failure("reload")
+            self._config, self._services = old, old_services
+            for reconfigure in done:
+                reconfigure(old)
+            log.error("reload refused, the old configuration stays in force: {problem}", problem=str(problem))
+            return
+        log.info("reload -- configuration {path}", path=self._invocation.config)
+        fixed = [name for name in FIXED if config.string(name) != old.string(name)]
+        if [text for service in services for text in service.endpoints] != self._listeners.endpoints:
+            fixed.append("where QMQP is listened for")
+        for name in fixed:
+            log.warn("{name} has changed: restart for that to take effect", name=name)
+        self._warn(config)
+
+    def _reconfigured(self) -> Sequence[Callable[[Config], None]]:
+        """
+        @return: all that takes a new configuration, in order. Each can be given the old one again; the log is
+            the last, because that may be unable to open the old file again.
+        """
+        return [
+            self.transports.reconfigure,
+            self.router.reconfigure,
+            self.queue.reconfigure,
+            self.cleanup.reconfigure,
+            self.bounces.reconfigure,
+            self.manager.reconfigure,
+            lambda _config: self._listeners.reconfigure(self._services),
+            self.maillog.reconfigure,
+        ]
+
+    def _deliver_now(self, request: Mapping[str, Any]) -> Any:
+        queue_id = request.get("queue_id")
+        if not isinstance(queue_id, str):
+            raise ControlError("deliver_now needs a queue_id")
+        return self.manager.deliver_now(QueueID(queue_id))
+
+    # --- stop ---------------------------------------------------------------------------------------
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Stop in order.
+
+        @return: a Deferred that fires when all is quiet and the log is written.
+        """
+        if self._old_hangup is not None:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            self._old_hangup = None
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        super().stopService()  # type: ignore[no-untyped-call]
+        if not self._started:
+            return
+        # What fails must not keep the rest from ending well.
+        for stop in (
+            self._listeners.stop,
+            self._stop_names,
+            self._control.stopService,
+            self._stop_manager,
+            self.transports.stop,
+            self._stop_triggers,
+            self.queue.stop,
+        ):
+            try:
+                await stop()
+            except Exception:
+                log.failure("shutdown")
+        log.info("daemon stopped")
+        self.maillog.close()
+
+    async def _stop_names(self) -> None:
+        self._names.stop()
+
+    async def _stop_manager(self) -> None:
+        if self.manager.running:
+            await self.manager.stopService()
+
+    async def _stop_triggers(self) -> None:
+        if self._trigger_port is not None:
+            await maybeDeferred(self._trigger_port.stopListening)

@@ -1,0 +1,140 @@
+"""
+How the service was started, and how a start-up that cannot go on ends. Part of the composition root.
+
+A refusal is one line in the mail log, one line on standard error where somebody is there to read it, and a
+non-zero exit status: twistd's own if that still waits for the answer, else the process's.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from contextlib import suppress
+from typing import Any, NoReturn
+
+from attrs import frozen
+from twisted.internet.error import ReactorNotRunning
+
+from qmqpd_tx.events import Logger
+from qmqpd_tx.intake import Owner
+from qmqpd_tx.interfaces import ConfigError, IConfig
+from qmqpd_tx.maillog import MailLog
+
+log = Logger(namespace="qmqpd_tx.master")
+
+
+@frozen(slots=True)
+class Invocation:
+    """
+    What the command line says.
+
+    @ivar config: the absolute path of main.cf.
+    @ivar listen: C{--listen}, each.
+    @ivar foreground: C{-n}.
+    @ivar pid_file: C{--pidfile}, relative to the working folder that twistd changes to.
+    @ivar owner: C{--uid} and C{--gid}, as numbers.
+    @ivar chroot: whether there is a C{--chroot}.
+    @ivar to_syslog: C{--syslog}.
+    @ivar own_log: whether the mail log is the log of the whole process; not with C{--logfile}.
+    """
+
+    config: str
+    listen: tuple[str, ...]
+    foreground: bool
+    pid_file: str
+    owner: Owner
+    chroot: bool
+    to_syslog: bool
+    own_log: bool
+
+    def log_file(self, config: IConfig) -> str:
+        """
+        @return: where the mail log goes; C{""} for syslog.
+        """
+        if self.to_syslog:
+            return ""
+        return config.string("maillog_file") or ("/dev/stderr" if self.foreground else "")
+
+
+def fatal_line(text: str) -> str:
+    """
+    @return: what to say on standard error.
+    """
+    return f"twistd qmqp: fatal: {' '.join(text.splitlines())}"
+
+
+def give_log(invocation: Invocation, config: IConfig) -> None:
+    """
+    Give a log file of root's to the user that the process is going to be, so that it can be opened again at
+    SIGHUP.
+    """
+    path, (uid, gid) = invocation.log_file(config), invocation.owner
+    if uid is None or os.geteuid() != 0:
+        return
+    with suppress(OSError):
+        if os.path.isfile(path) and os.stat(path).st_uid == 0:
+            os.chown(path, uid, -1 if gid is None else gid)
+
+
+class Refusal:
+    """
+    Ends a start-up that cannot go on.
+    """
+
+    def __init__(self, invocation: Invocation, config: IConfig, maillog: MailLog, reactor: Any) -> None:
+        """
+        @param config: for where the log goes.
+        @param maillog: told first.
+        @param reactor: stopped when it runs.
+        """
+        self._invocation = invocation
+        self._maillog = maillog
+        self._reactor = reactor
+        # Where the log goes to standard error anyway, a second line there would say nothing new.
+        said = invocation.own_log and invocation.log_file(config) == "/dev/stderr"
+        self._to_stderr = invocation.foreground and not said
+
+    def refuse(self, text: str) -> NoReturn:
+        """
+        End start-up while twistd can still tell who started it.
+
+        @raise SystemExit: in the foreground.
+        @raise ConfigError: in a daemon, where twistd tells the parent process.
+        """
+        self._say(text)
+        if not self._invocation.foreground:
+            raise ConfigError(text)
+        if self._invocation.pid_file:
+            # twistd removes it only when it ends in another way.
+            with suppress(OSError):
+                os.unlink(self._invocation.pid_file)
+        raise SystemExit(1)
+
+    def give_up(self, text: str) -> None:
+        """
+        End start-up when it is too late for L{refuse}.
+        """
+        self._say(text)
+        # twistd ends with status 0 whatever the reactor did; its pid file is gone by then.
+        atexit.register(_exit_failed)
+
+        def stop() -> None:
+            with suppress(ReactorNotRunning):
+                self._reactor.stop()
+
+        self._reactor.callWhenRunning(stop)
+
+    def _say(self, text: str) -> None:
+        log.critical("{text}", text=text)
+        self._maillog.flush()
+        # Not sys.stderr, which twistd has given to the log.
+        if self._to_stderr and sys.__stderr__ is not None:
+            print(fatal_line(text), file=sys.__stderr__, flush=True)
+
+
+def _exit_failed() -> None:
+    for stream in (sys.__stdout__, sys.__stderr__):
+        if stream is not None:
+            stream.flush()
+    os._exit(1)

@@ -1,0 +1,284 @@
+"""
+An SMTP server that misbehaves as its script says.
+
+L{Session} is the server's side of one connection without I/O, for tests on a clock; L{ScriptedServer} puts
+it behind a real port on 127.0.0.1, for tests with real sockets. A script names stages (C{greeting}, C{ehlo},
+C{helo}, C{mail}, C{rcpt}, C{data}, C{body}, C{end}, C{rset}) and what the server does there: a reply without
+its line end, an L{Act}, or a reply and then an act. C{rcpt:NAME} is for one recipient's local part. C{body}
+is when the first byte of content has come. What the script does not name goes well.
+"""
+
+from __future__ import annotations
+
+import enum
+import socket
+import struct
+import threading
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+
+
+class Act(enum.Enum):
+    """What a server can do instead of going on."""
+
+    HANG = "reads and says nothing more, and keeps the connection"
+    CLOSE = "ends the connection in order"
+    RESET = "breaks the connection off"
+
+
+Step = bytes | Act | tuple[bytes, Act]
+Script = Mapping[str, Step]
+
+_DEFAULTS: Mapping[str, bytes] = {
+    "greeting": b"220 srv.test ESMTP",
+    "helo": b"250 srv.test",
+    "mail": b"250 2.1.0 Ok",
+    "rcpt": b"250 2.1.5 Ok",
+    "data": b"354 Go on",
+    "body": b"",
+    "end": b"250 2.0.0 Ok: taken",
+    "rset": b"250 2.0.0 Ok",
+    "quit": b"221 2.0.0 Bye",
+}
+
+
+class Session:
+    """
+    One connection to a scripted server.
+
+    @ivar over: what ended it, or L{None} while it lives.
+    @ivar finished: the messages that the server took and nobody has fetched.
+    """
+
+    def __init__(self, script: Script, *, pipelining: bool = True, eight_bit_mime: bool = True) -> None:
+        self._script = script
+        words = [b"srv.test", *[b"PIPELINING"] * pipelining, *[b"8BITMIME"] * eight_bit_mime]
+        self._ehlo = b"\r\n".join(b"250-" + word for word in words[:-1]) + b"\r\n250 " + words[-1]
+        self._buffer = bytearray()
+        self._content: bytearray | None = None
+        self._commands: list[bytes] = []
+        self.over: Act | None = None
+        self.finished: list[Transaction] = []
+
+    def begin(self) -> bytes:
+        """
+        @return: the greeting.
+        """
+        return self._step("greeting")
+
+    def feed(self, data: bytes) -> bytes:
+        """
+        @return: what the server answers to what came.
+        """
+        answer = b""
+        self._buffer += data
+        while self.over is None and self._buffer:
+            if self._content is not None:
+                answer += self._take_content(self._content)
+                continue
+            line, newline, rest = self._buffer.partition(b"\r\n")
+            if not newline:
+                break
+            self._buffer = rest
+            answer += self._command(bytes(line))
+        return answer
+
+    def _command(self, line: bytes) -> bytes:
+        verb = line[:4].lower().decode()
+        if verb == "mail":
+            self._commands = []
+        self._commands.append(line)
+        if verb == "rcpt":
+            local = line.partition(b"<")[2].partition(b"@")[0].decode()
+            return self._step(f"rcpt:{local}" if f"rcpt:{local}" in self._script else "rcpt")
+        reply = self._step(verb)
+        if verb == "data" and reply.startswith(b"3"):
+            self._content = bytearray()
+        elif verb == "quit":
+            self.over = Act.CLOSE
+        return reply
+
+    def _take_content(self, content: bytearray) -> bytes:
+        if not content:
+            self._step("body")
+            if self.over is not None:
+                return b""
+        searched = max(len(content) - 4, 0)
+        content += self._buffer
+        self._buffer.clear()
+        if content[:3] == b".\r\n":
+            end = 3
+        else:
+            found = content.find(b"\r\n.\r\n", searched)
+            if found < 0:
+                return b""
+            end = found + 5
+        self._buffer += content[end:]
+        self._content = None
+        reply = self._step("end")
+        if reply.startswith(b"2"):
+            self.finished.append(Transaction(tuple(self._commands), bytes(content[:end])))
+        return reply
+
+    def _step(self, stage: str) -> bytes:
+        default = self._ehlo if stage == "ehlo" else _DEFAULTS.get(stage.partition(":")[0], b"250 Ok")
+        step = self._script.get(stage, default)
+        reply, act = step if isinstance(step, tuple) else (step, None) if isinstance(step, bytes) else (b"", step)
+        self.over = act
+        return reply + b"\r\n" if reply else b""
+
+
+class Transaction:
+    """
+    A message that a scripted server took.
+
+    @ivar commands: the lines from MAIL to DATA.
+    @ivar content: what followed, byte for byte as on the wire, with the final C{.} line.
+    """
+
+    def __init__(self, commands: tuple[bytes, ...], content: bytes) -> None:
+        self.commands = commands
+        self.content = content
+
+    @property
+    def recipients(self) -> list[bytes]:
+        """The addresses in its RCPT commands, whatever the answers were."""
+        return [line[9:].partition(b">")[0] for line in self.commands if line[:4].upper() == b"RCPT"]
+
+    @property
+    def sender(self) -> bytes:
+        """The address in its MAIL command."""
+        return self.commands[0].partition(b"<")[2].partition(b">")[0]
+
+
+class ScriptedServer:
+    """
+    A scripted server on 127.0.0.1; a context manager.
+
+    @ivar port: where it is; from the start, also when it does not listen.
+    @ivar script: what it does with connections from now on; may be replaced.
+    @ivar taken: the messages that it took.
+    @ivar sessions: how many connections there were.
+    """
+
+    def __init__(
+        self,
+        script: Script | None = None,
+        *,
+        listen: bool = True,
+        pipelining: bool = True,
+        eight_bit_mime: bool = True,
+    ) -> None:
+        """
+        @param listen: L{False}: connections are refused until L{listen} is called.
+        """
+        self.script: Script = script or {}
+        self.taken: list[Transaction] = []
+        self.sessions = 0
+        self._options = {"pipelining": pipelining, "eight_bit_mime": eight_bit_mime}
+        self._news = threading.Condition()
+        self._open: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+        self._closing = False
+        self._socket = socket.socket()
+        # Little room, so that a server that stops reading is noticed after a few hundred kilobytes.
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        self._socket.bind(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        if listen:
+            self.listen()
+
+    def listen(self) -> None:
+        """Take connections from now on."""
+        self._socket.listen(128)
+        self._start(self._accept)
+
+    def wait_for(self, count: int, seconds: float = 20.0) -> Sequence[Transaction]:
+        """
+        @return: the messages it took, when there are so many.
+        @raise AssertionError: there are not, in that time.
+        """
+        with self._news:
+            self._news.wait_for(lambda: len(self.taken) >= count, seconds)
+            assert len(self.taken) >= count, f"{len(self.taken)} messages came to port {self.port}, not {count}"
+            return list(self.taken)
+
+    def stop(self) -> None:
+        """End all connections, and stop listening. Safe to call twice."""
+        with self._news:
+            self._closing = True
+            connections = list(self._open)
+        for each in (self._socket, *connections):
+            try:
+                # Wakes the thread that waits for it; close alone does not.
+                each.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+        for thread in self._threads:
+            thread.join(10)
+        self._socket.close()
+
+    def __enter__(self) -> ScriptedServer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _start(self, target: object, *args: object) -> None:
+        thread = threading.Thread(target=target, args=args, daemon=True)  # type: ignore[arg-type]
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            with self._news:
+                self.sessions += 1
+                if self._closing:
+                    connection.close()
+                    return
+                self._open.add(connection)
+            self._start(self._serve, connection)
+
+    def _serve(self, connection: socket.socket) -> None:
+        try:
+            self._talk(connection)
+        except OSError:
+            pass
+        finally:
+            with self._news:
+                self._open.discard(connection)
+            connection.close()
+
+    def _talk(self, connection: socket.socket) -> None:
+        session = Session(self.script, **self._options)
+        answer = session.begin()
+        while True:
+            if session.finished:
+                with self._news:
+                    self.taken += session.finished
+                    session.finished.clear()
+                    self._news.notify_all()
+            if answer:
+                connection.sendall(answer)
+            if session.over is not None:
+                break
+            data = connection.recv(65536)
+            if not data:
+                return
+            answer = session.feed(data)
+        if session.over is Act.RESET:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        elif session.over is Act.CLOSE:
+            # Unread input would turn the close into a reset.
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(65536):
+                pass
+        else:
+            with self._news:
+                self._news.wait_for(lambda: self._closing)

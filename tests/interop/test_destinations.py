@@ -1,0 +1,255 @@
+"""
+Destinations that refuse, fail, hang or break off, over real sockets: the same table for our whole service and
+for Postfix.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from email import message_from_bytes
+from pathlib import Path
+
+from attrs import frozen
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.interop.destination_cases import CASES, LARGE_LINE, SENDER, SMALL, Case
+from tests.interop.scripted_smtp import ScriptedServer
+from tests.peers import PrivatePostfix, free_port
+from tests.service import RunningService, environment, qmqp_send, wait_until
+
+LIMIT = 3
+"""The time limit of every stage, in seconds."""
+
+BACKOFF = 1000
+"""C{minimal_backoff_time}, in seconds: more than any of these tests takes."""
+
+LIMITS = (
+    "connect", "helo", "mail", "rcpt", "data_init", "data_xfer", "data_done", "rset", "quit",
+)  # fmt: skip
+
+_STATUS = re.compile(
+    r"postfix/(\w+)\[\d+\]: (\w+): to=<([^>]*)>, (?:orig_to=<[^>]*>, )?relay=(\S+), (?:conn_use=\d+, )?"
+    r"delay=[\d.]+, delays=[\d./]+, dsn=([\d.]+), status=(\w+) \((.*)\)$",
+    re.MULTILINE,
+)
+_OTHER = re.compile(r"postfix/smtp\[\d+\]: (?!\w+: to=<)(?:[0-9A-Za-z]{6,}: )?(.*)$", re.MULTILINE)
+
+
+@frozen
+class Line:
+    """A C{status=} line of the mail log, without what must differ."""
+
+    program: str
+    to: str
+    relay: str
+    dsn: str
+    status: str
+    text: str
+
+
+def lines(log: str) -> Sequence[Line]:
+    """
+    @return: the C{status=} lines of a mail log, in order.
+    """
+    return [Line(program, to, *rest) for program, _, to, *rest in _STATUS.findall(log)]
+
+
+class SilentPort:
+    """
+    A port that does not answer to connection requests: its backlog is full. A context manager's C{port}.
+    """
+
+    def __init__(self) -> None:
+        self._sockets = [socket.socket()]
+        self._sockets[0].bind(("127.0.0.1", 0))
+        self._sockets[0].listen(0)
+        self.port: int = self._sockets[0].getsockname()[1]
+        for _ in range(20):
+            filler = socket.socket()
+            self._sockets.append(filler)
+            filler.settimeout(0.3)
+            try:
+                filler.connect(("127.0.0.1", self.port))
+            except OSError:
+                return
+        raise AssertionError("the backlog is never full")
+
+    def stop(self) -> None:
+        """Close all."""
+        for each in self._sockets:
+            each.close()
+
+
+def start(case: Case) -> ScriptedServer | SilentPort:
+    """
+    @return: the destination of a case.
+    """
+    if case.connects == "timeout":
+        return SilentPort()
+    return ScriptedServer(case.script, listen=not case.connects, pipelining=case.pipelining)
+
+
+def routes(ports: Mapping[str, int]) -> dict[str, str]:
+    """
+    @param ports: where each domain's mail goes.
+    @return: main.cf settings for that, with what they all need; mail for the sender is discarded.
+    """
+    table = ", ".join(f"{{{domain}=smtp:[127.0.0.1]:{port}}}" for domain, port in ports.items())
+    return {
+        "transport_maps": f"inline:{{{{source.test=discard:}}, {table}}}",
+        "minimal_backoff_time": f"{BACKOFF}s",
+        "initial_destination_concurrency": "1",
+        **{f"smtp_{stage}_timeout": f"{LIMIT}s" for stage in LIMITS},
+    }
+
+
+def text(settings: Mapping[str, str]) -> str:
+    """
+    @return: the settings as lines of main.cf.
+    """
+    return "".join(f"{name} = {value}\n" for name, value in settings.items())
+
+
+def postqueue(service: RunningService, *arguments: str) -> None:
+    """
+    Run C{qmqpd-tx postqueue}.
+    """
+    subprocess.run(
+        [
+            sys.executable, "-c", "from qmqpd_tx.admin.main import main; main()",
+            "-c", str(service.config.parent), "postqueue", *arguments,
+        ],  # fmt: skip
+        env=environment(),
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )  # fmt: skip
+
+
+class DestinationTestCase(SynchronousTestCase):
+    """Has servers, and services that are stopped at the end."""
+
+    def service(self, settings: Mapping[str, str]) -> RunningService:
+        """
+        @return: our service, running.
+        """
+        service = RunningService(os.path.abspath(self.mktemp()), free_port(), text(settings))
+        service.start()
+        self.addCleanup(service.stop)
+        return service
+
+    def server(self, *args: object, **kwargs: object) -> ScriptedServer:
+        """
+        @return: a scripted server.
+        """
+        server = ScriptedServer(*args, **kwargs)  # type: ignore[arg-type]
+        self.addCleanup(server.stop)
+        return server
+
+
+class TableTests(DestinationTestCase):
+    """Every case of the table."""
+
+    def setUp(self) -> None:
+        self.servers = {}
+        for case in CASES:
+            server = self.servers[case] = start(case)
+            self.addCleanup(server.stop)
+        self.settings = routes({case.domain: server.port for case, server in self.servers.items()})
+
+    def expected(self, case: Case) -> Line:
+        """
+        @return: the line of a case.
+        """
+        port = self.servers[case].port
+        return Line(
+            "smtp",
+            case.recipient.decode(),
+            case.relay_for(port),
+            case.dsn,
+            case.status,
+            case.text_for(port),
+        )
+
+    def check(self, port: int, queue: Path, log: Callable[[], str]) -> None:
+        """
+        Send a message to each destination, and look at the log and at the deferred queue; then a second one
+        to the dead ones, and to one that is not.
+        """
+        began = time.time()
+        large = SMALL + LARGE_LINE * 140_000
+        for case in CASES:
+            reply = qmqp_send(port, large if case.large else SMALL, SENDER, [case.recipient])
+            self.assertEqual(reply[:1], b"K", reply)
+        wanted = {case.recipient.decode(): self.expected(case) for case in CASES}
+
+        def outcomes() -> dict[str, Line]:
+            return {line.to: line for line in lines(log()) if line.to in wanted}
+
+        wait_until(lambda: len(outcomes()) == len(wanted), 45, "an outcome of each message")
+        found = outcomes()
+        different = [f"{line}\nbut was {found[to]}" for to, line in wanted.items() if found[to] != line]
+        self.assertEqual(different, [], "\n".join(different))
+        others = sorted(_OTHER.findall(log()))
+        refused = [case.text_for(self.servers[case].port) for case in CASES if case.connects]
+        self.assertEqual(others, sorted(refused))
+        self.check_queue(queue, began, [case for case in CASES if case.status == "deferred"])
+        self.check_second(port, log)
+
+    def check_queue(self, queue: Path, began: float, waiting: Sequence[Case]) -> None:
+        """
+        What is to be tried again is in deferred, until its time; nothing else is left.
+        """
+        deferred = queue / "deferred"
+
+        def files(folder: Path) -> list[Path]:
+            return [path for path in folder.rglob("*") if path.is_file()]
+
+        wait_until(lambda: len(files(deferred)) == len(waiting), 20, f"{len(waiting)} deferred messages")
+        wait_until(lambda: not files(queue / "active") + files(queue / "incoming"), 20, "the rest to be gone")
+        now = time.time()
+        for path in files(deferred):
+            due = path.stat().st_mtime
+            self.assertTrue(began - 1 + BACKOFF <= due <= now + 1 + BACKOFF, f"{path}: {due - now}")
+
+    def check_second(self, port: int, log: Callable[[], str]) -> None:
+        """
+        Mail for a dead destination is not tried; mail for one where only the recipient was deferred is.
+        """
+        before = len(lines(log()))
+        again = [case for case in CASES if case.dead or case.name == "rcpt 4xx"]
+        for case in again:
+            qmqp_send(port, SMALL, SENDER, [case.recipient])
+
+        def second() -> Sequence[Line]:
+            return [line for line in lines(log())[before:] if line.to != SENDER.decode()]
+
+        wait_until(lambda: len(second()) == len(again), 20, "the outcomes of the second messages")
+        wanted = {}
+        for case in again:
+            line = self.expected(case)
+            if case.dead:
+                reason = f"delivery temporarily suspended: {line.text}"
+                line = Line("error", line.to, "none", line.dsn, "deferred", reason)
+            wanted[line.to] = line
+        self.assertEqual({line.to: line for line in second()}, wanted)
+
+    def test_ours(self) -> None:
+        """
+        Our service does what the table says.
+        """
+        service = self.service(self.settings)
+        self.check(service.port, service.queue, service.log_text)
+
+    def test_postfix(self) -> None:
+        """
+        So does Postfix, word for word: the table is right.
+        """
+        with PrivatePostfix(self.settings) as postfix:
+            self.check(postfix.port, postfix.spool, postfix.log)
