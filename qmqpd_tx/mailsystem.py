@@ -45,7 +45,7 @@ from qmqpd_tx.qmgr.triggers import TriggerFactory
 from qmqpd_tx.qmqp.hostnames import ClientNames
 from qmqpd_tx.resolver import make_resolver
 from qmqpd_tx.spool.store import FileMailQueue
-from qmqpd_tx.startup import Invocation, Refusal, give_log
+from qmqpd_tx.startup import Invocation, Refusal, check_surroundings, give_log
 from qmqpd_tx.transports.registry import TransportRegistry
 
 log = Logger(namespace="qmqpd_tx.master")
@@ -160,6 +160,7 @@ class MailSystem(MultiService):
         """
         super().privilegedStartService()  # type: ignore[no-untyped-call]
         try:
+            check_surroundings(self._invocation)
             self._make_queue_directory()
             self._listeners.bind(self._invocation.owner)
         except ConfigError as problem:

@@ -8,7 +8,11 @@ non-zero exit status: twistd's own if that still waits for the answer, else the 
 from __future__ import annotations
 
 import atexit
+
+# Twisted's DNS imports this with the first name it sends: too late after --chroot.
+import encodings.idna  # noqa: F401
 import os
+import pwd
 import sys
 from contextlib import suppress
 from typing import Any, NoReturn
@@ -62,6 +66,23 @@ def fatal_line(text: str) -> str:
     @return: what to say on standard error.
     """
     return f"twistd qmqp: fatal: {' '.join(text.splitlines())}"
+
+
+def check_surroundings(invocation: Invocation) -> None:
+    """
+    See, after C{--chroot}, whether Twisted finds what it needs.
+
+    @raise ConfigError: it does not.
+    """
+    if invocation.chroot and not os.path.exists(os.devnull):
+        raise ConfigError(f"--chroot: there is no {os.devnull} in it: make one (mknod -m 666 null c 1 3)")
+    uid = invocation.owner[0]
+    if uid is None:
+        return
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        raise ConfigError(f"--uid: there is no user {uid} in /etc/passwd, or none in --chroot's") from None
 
 
 def give_log(invocation: Invocation, config: IConfig) -> None:

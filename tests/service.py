@@ -56,7 +56,8 @@ class RunningService:
     """
     C{twistd -n qmqp} on a scratch folder; a context manager.
 
-    @ivar port: where it listens for QMQP on 127.0.0.1.
+    @ivar host: where it listens for QMQP, 127.0.0.1 unless somebody says otherwise.
+    @ivar port: its port there.
     @ivar queue: its C{queue_directory}.
     @ivar log: its C{maillog_file}.
     @ivar config: its main.cf, which lacks only what C{settings} adds.
@@ -80,8 +81,9 @@ class RunningService:
         @param master: a master.cf beside it.
         @param listen: C{--listen}, each; by default C{port} on 127.0.0.1.
         """
-        self.scratch = Path(scratch)
+        self.scratch = Path(scratch).resolve()
         self.scratch.mkdir(parents=True, exist_ok=True)
+        self.host = "127.0.0.1"
         self.port = port
         self.queue = self.scratch / "queue"
         self.log = self.scratch / "mail.log"
@@ -113,7 +115,7 @@ class RunningService:
         assert self.process is not None
         return self.process.pid
 
-    def start(self) -> None:
+    def start(self, wait: bool = True) -> None:
         """
         Start it and wait until it takes connections.
         """
@@ -121,14 +123,15 @@ class RunningService:
             self.process = subprocess.Popen(
                 self.command, env=environment(), stdout=output, stderr=subprocess.STDOUT, cwd=self.scratch
             )
-        wait_until(self._answers, 30, f"the service to listen (its output: {self.output})")
+        if wait:
+            wait_until(self._answers, 30, f"the service to listen (its output: {self.output})")
 
     def _answers(self) -> bool:
         assert self.process is not None
         if self.process.poll() is not None:
             raise AssertionError(f"the service ended at start-up: {self.output.read_text()}")
         try:
-            socket.create_connection(("127.0.0.1", self.port), 1).close()
+            socket.create_connection((self.host, self.port), 1).close()
         except OSError:
             return False
         return True

@@ -132,41 +132,25 @@ class _Outstanding:
         return deferred
 
 
-class ThreadedDisk:
+class ReportingDisk:
     """
-    L{Disk} on threads of its own. They are daemon threads: a disk that hangs does not keep a process that
-    was told to end from ending.
-
-    @param reactor: where results are reported.
+    What the disks of this module share: counting what is under way, and reporting what is done. To be
+    called on the reactor's thread.
     """
 
-    def __init__(self, reactor: IReactorFromThreads) -> None:
-        self._reactor = reactor
+    def __init__(self) -> None:
         self._outstanding = _Outstanding()
-        self._lanes: list[_ThreadLane] = []
-        self._results: deque[Operation] = deque()
-        self._waking = False
-
-    def lane(self, name: str, threads: int, runner: Runner) -> Lane:
-        """See L{Disk.lane}."""
-        lane = _ThreadLane(self._outstanding, self._post, runner)
-        self._lanes.append(lane)
-        for number in range(threads):
-            thread = threading.Thread(target=lane.work, name=f"qmqpd_tx-{name}-{number}", daemon=True)
-            lane.threads.append(thread)
-            thread.start()
-        return lane
 
     def drained(self) -> Deferred[None]:
         """See L{Disk.drained}."""
         return self._outstanding.drained()
 
     def hold_lock(self, fd: int) -> None:
-        """See L{Disk.hold_lock}. Threads end with the process, and so does its lock."""
+        """See L{Disk.hold_lock}. Nothing here outlives this process."""
 
     def watch(self, finished: Callable[[Operation], None]) -> None:
         """
-        @param finished: called after each operation that finished, on the reactor's thread.
+        @param finished: called after each operation that finished.
         """
         self._outstanding.watch = finished
 
@@ -187,6 +171,32 @@ class ThreadedDisk:
         Discount an operation that was counted, and goes on in a lane.
         """
         self._outstanding.ended()
+
+
+class ThreadedDisk(ReportingDisk):
+    """
+    L{Disk} on threads of its own. They are daemon threads: a disk that hangs does not keep a process that
+    was told to end from ending.
+
+    @param reactor: where results are reported.
+    """
+
+    def __init__(self, reactor: IReactorFromThreads) -> None:
+        super().__init__()
+        self._reactor = reactor
+        self._lanes: list[_ThreadLane] = []
+        self._results: deque[Operation] = deque()
+        self._waking = False
+
+    def lane(self, name: str, threads: int, runner: Runner) -> Lane:
+        """See L{Disk.lane}."""
+        lane = _ThreadLane(self._outstanding, self._post, runner)
+        self._lanes.append(lane)
+        for number in range(threads):
+            thread = threading.Thread(target=lane.work, name=f"qmqpd_tx-{name}-{number}", daemon=True)
+            lane.threads.append(thread)
+            thread.start()
+        return lane
 
     def stop(self) -> None:
         """See L{Disk.stop}."""
@@ -248,7 +258,7 @@ class _ThreadLane:
             self._runner(batch, self._post)
 
 
-class InlineDisk:
+class InlineDisk(ReportingDisk):
     """
     L{Disk} without threads, for tests: work is done before C{put} returns, or when a test says so.
 
@@ -257,22 +267,15 @@ class InlineDisk:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.hold_work = False
         self.hold_results = False
-        self._outstanding = _Outstanding()
         self._work: list[tuple[Runner, Operation]] = []
         self._results: list[Operation] = []
 
     def lane(self, name: str, threads: int, runner: Runner) -> Lane:
         """See L{Disk.lane}."""
         return _InlineLane(self, runner)
-
-    def drained(self) -> Deferred[None]:
-        """See L{Disk.drained}."""
-        return self._outstanding.drained()
-
-    def hold_lock(self, fd: int) -> None:
-        """See L{Disk.hold_lock}."""
 
     def stop(self) -> None:
         """See L{Disk.stop}."""

@@ -43,9 +43,10 @@ class FileOperation(Operation):
     @ivar doing: what it does, for errors.
     @ivar covered: whether a later L{Remove} of the batch takes care of it.
     @ivar slow: whether the thread has it although a disk process might have had it.
+    @ivar repeated: whether a disk process ended in the middle of it: it may have been done already.
     """
 
-    __slots__ = ("covered", "deferred", "queue_id", "result", "slow")
+    __slots__ = ("covered", "deferred", "queue_id", "repeated", "result", "slow")
     doing = "work"
 
     def __init__(self, queue_id: QueueID | None) -> None:
@@ -55,6 +56,7 @@ class FileOperation(Operation):
         self.result: Any = None
         self.covered = False
         self.slow = False
+        self.repeated = False
 
     def run(self, fs: FileSystem, paths: QueuePaths) -> None:
         """
@@ -144,6 +146,8 @@ class Move(FileOperation):
         """See L{FileOperation.run}."""
         assert self.queue_id is not None
         source = paths.message(self.source, self.queue_id)
+        if self.repeated and self._done_already(fs, paths):
+            return
         # The time first: once it is in deferred, its time is when it is due.
         if self.due is not None:
             fs.utime(source, self.due)
@@ -157,6 +161,18 @@ class Move(FileOperation):
             fs.lstat(source)
             make_parent(fs, target)
             fs.rename(source, target)
+
+    def _done_already(self, fs: FileSystem, paths: QueuePaths) -> bool:
+        """
+        @return: whether the message has left the source. It may have left the target since: whatever comes
+            next on it finds out.
+        """
+        assert self.queue_id is not None
+        try:
+            fs.lstat(paths.message(self.source, self.queue_id))
+        except FileNotFoundError:
+            return True
+        return False
 
 
 class Mark(FileOperation):
@@ -223,13 +239,25 @@ class Remove(FileOperation):
         source = next((one.source for one in self.covers if isinstance(one, Move)), self.queue)
         try:
             fs.unlink(paths.message(source, self.queue_id))
-        except Exception:
+        except Exception as error:
             # As if they had not been put together: each gets its own result.
             for operation in self.covers:
                 perform(operation, fs, paths)
-            if source is self.queue:
+            if source is not self.queue:
+                self._unlink_last(fs, paths)
+            elif not (self.repeated and isinstance(error, FileNotFoundError)):
                 raise
+
+    def _unlink_last(self, fs: FileSystem, paths: QueuePaths) -> None:
+        assert self.queue_id is not None
+        try:
             fs.unlink(paths.message(self.queue, self.queue_id))
+        except FileNotFoundError:
+            if not self.repeated:
+                raise
+            # All of it was done before: by the disk process, that ended before it could say so.
+            for operation in self.covers:
+                operation.error = None
 
 
 def cover(batch: Sequence[Operation]) -> None:

@@ -1,8 +1,8 @@
 """
 Disk work in a process of its own: the service's side of L{qmqpd_tx.spool.diskchild}.
 
-L{ProcessDisk} is a L{ThreadedDisk<qmqpd_tx.spool.disk.ThreadedDisk>} that gives the operations of each small
-message (commit, move, remove) to the disk process, and all others to its threads. Promises what a lane
+L{ProcessDisk} gives the operations of each small message (commit, move, remove) to the disk process, and all
+others to threads. Promises what a lane
 promises: operations on one message take effect in the order in which they were put, whoever does them. What
 the process could not do, for whatever reason, is done again by the threads, which know how to explain an
 error; when the process ends, its unfinished work is done by the threads, and so is all work from then on.
@@ -14,16 +14,26 @@ import os
 import socket
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
-from twisted.internet.interfaces import IReactorFDSet, IReactorFromThreads, IReadWriteDescriptor
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReadWriteDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from qmqpd_tx.events import Logger
 from qmqpd_tx.message import Queue, QueueID
 from qmqpd_tx.spool.commits import CommitFile
-from qmqpd_tx.spool.disk import COMMIT_LANE, QUEUE_LANE, Lane, Operation, Runner, ThreadedDisk
+from qmqpd_tx.spool.disk import (
+    COMMIT_LANE,
+    QUEUE_LANE,
+    InlineDisk,
+    Lane,
+    Operation,
+    ReportingDisk,
+    Runner,
+    ThreadedDisk,
+)
 from qmqpd_tx.spool.diskchild import (
     ANSWER,
     COMMIT,
@@ -44,6 +54,12 @@ log = Logger(namespace="qmqpd_tx.qmgr")
 LOST = -1
 """What a callback gets instead of an errno when the process has ended."""
 
+REAP_INTERVAL = 0.05
+"""How often to look whether the process has ended, in seconds."""
+
+REAP_TRIES = 20
+"""How often at the most; init takes care of what is left when we end."""
+
 _NO_TIME = float("nan")
 
 Answered = Callable[[int], None]
@@ -59,7 +75,7 @@ class DiskProcess:
 
     def __init__(self, reactor: Any, channel: socket.socket, pid: int) -> None:
         """
-        @param reactor: providing L{IReactorFDSet} and L{IReactorTime}.
+        @param reactor: watches descriptors, and tells time.
         @param channel: a connected, non-blocking stream socket; the other end is the process's.
         @param pid: the process; 0 when it is somebody else's to wait for.
         """
@@ -198,9 +214,7 @@ class DiskProcess:
             return
         self._close()
         waiting, self._waiting = self._waiting, {}
-        log.error(
-            "the disk process ended, {count} operations are done again on threads", count=len(waiting)
-        )
+        log.error("the disk process ended, {count} operations are done again on threads", count=len(waiting))
         for answered in waiting.values():
             answered(LOST)
 
@@ -211,7 +225,15 @@ class DiskProcess:
         self._channel.close()
         if self._pid:
             # It ends when its channel does. One that hangs in the disk is not waited for.
-            os.waitpid(self._pid, os.WNOHANG)
+            self._reap(REAP_TRIES)
+
+    def _reap(self, tries: int) -> None:
+        try:
+            pid, _ = os.waitpid(self._pid, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0 and tries:
+            self._reactor.callLater(REAP_INTERVAL, self._reap, tries - 1)
 
     def stop(self) -> None:
         """
@@ -221,30 +243,53 @@ class DiskProcess:
             self._close()
 
 
-class ProcessDisk(ThreadedDisk):
-    """
-    Threads, and a disk process for the common operations of small messages.
+class SmallFiles(Protocol):
+    """What does the work: a L{DiskProcess}, or what stands for one in a test."""
 
-    @param reactor: where results are reported.
-    @param fs: what the process uses.
+    running: bool
+
+    def commit(self, path: bytes, data: bytes, answered: Answered) -> None:
+        """See L{DiskProcess.commit}."""
+
+    def move(self, source: bytes, target: bytes, due: float | None, answered: Answered) -> None:
+        """See L{DiskProcess.move}."""
+
+    def remove(self, path: bytes, answered: Answered) -> None:
+        """See L{DiskProcess.remove}."""
+
+    def keep(self, fd: int) -> None:
+        """See L{DiskProcess.keep}."""
+
+    def stop(self) -> None:
+        """See L{DiskProcess.stop}."""
+
+
+class ProcessDisk:
+    """
+    A disk that leaves the common operations of small messages to a process.
+
+    @param others: does everything else.
+    @param process: the process.
     @param paths: where messages are.
-    @param how: C{queue_commit_sync}.
-    @raise OSError: there can be no process.
     """
 
-    def __init__(self, reactor: Any, fs: FileSystem, paths: QueuePaths, how: str) -> None:
-        super().__init__(IReactorFromThreads(reactor))
+    def __init__(self, others: ThreadedDisk | InlineDisk, process: SmallFiles, paths: QueuePaths) -> None:
+        self._others = others
+        self._process = process
         self._paths = paths
-        self._process = DiskProcess.fork(IReactorFDSet(reactor), fs, how)
 
     def lane(self, name: str, threads: int, runner: Runner) -> Lane:
         """See L{Disk.lane<qmqpd_tx.spool.disk.Disk.lane>}."""
-        lane = super().lane(name, threads, runner)
+        lane = self._others.lane(name, threads, runner)
         if name == COMMIT_LANE:
-            return CommitLane(self, self._process, lane, self._paths)
+            return CommitLane(self._others, self._process, lane, self._paths)
         if name == QUEUE_LANE:
-            return QueueLane(self, self._process, lane, self._paths)
+            return QueueLane(self._others, self._process, lane, self._paths)
         return lane
+
+    def drained(self) -> Deferred[None]:
+        """See L{Disk.drained<qmqpd_tx.spool.disk.Disk.drained>}."""
+        return self._others.drained()
 
     def hold_lock(self, fd: int) -> None:
         """See L{Disk.hold_lock<qmqpd_tx.spool.disk.Disk.hold_lock>}."""
@@ -252,7 +297,7 @@ class ProcessDisk(ThreadedDisk):
 
     def stop(self) -> None:
         """See L{Disk.stop<qmqpd_tx.spool.disk.Disk.stop>}."""
-        super().stop()
+        self._others.stop()
         self._process.stop()
 
 
@@ -261,7 +306,7 @@ class CommitLane:
     Commits of small files go to the process, all others to threads.
     """
 
-    def __init__(self, disk: ProcessDisk, process: DiskProcess, threads: Lane, paths: QueuePaths) -> None:
+    def __init__(self, disk: ReportingDisk, process: SmallFiles, threads: Lane, paths: QueuePaths) -> None:
         self._disk = disk
         self._process = process
         self._threads = threads
@@ -291,7 +336,7 @@ class QueueLane:
     Moves and removals go to the process, all else to the thread; a message has one of the two at a time.
     """
 
-    def __init__(self, disk: ProcessDisk, process: DiskProcess, thread: Lane, paths: QueuePaths) -> None:
+    def __init__(self, disk: ReportingDisk, process: SmallFiles, thread: Lane, paths: QueuePaths) -> None:
         self._disk = disk
         self._process = process
         self._thread = thread
@@ -340,6 +385,7 @@ class QueueLane:
         if left:
             self._fast[message] = left
         if error:
+            operation.repeated = error == LOST
             self._put_slow(operation, message)
             self._disk.ended()
         else:

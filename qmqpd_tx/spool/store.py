@@ -64,7 +64,7 @@ from qmqpd_tx.spool.operations import (
     ReadRecipients,
     Remove,
 )
-from qmqpd_tx.spool.process import ProcessDisk
+from qmqpd_tx.spool.process import DiskProcess, ProcessDisk
 from qmqpd_tx.spool.record import Layout
 from qmqpd_tx.spool.recovery import Recover, check
 from qmqpd_tx.spool.scan import FileScan, Scan
@@ -196,9 +196,11 @@ class FileMailQueue:
                 log.warn("queue_disk_process: other threads are running: using threads")
             else:
                 try:
-                    return ProcessDisk(self._reactor, self._fs, self._paths, settings.commit_sync)
+                    process = DiskProcess.fork(self._reactor, self._fs, settings.commit_sync)
                 except OSError as error:
                     log.warn("queue_disk_process: {reason}: using threads", reason=str(error))
+                else:
+                    return ProcessDisk(ThreadedDisk(IReactorFromThreads(self._reactor)), process, self._paths)
         return ThreadedDisk(IReactorFromThreads(self._reactor))
 
     def _not_started(self, failure: Failure) -> Failure:

@@ -17,9 +17,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from qmqpd_tx.interfaces import Recovery
 from qmqpd_tx.message import Envelope, LogKind, Queue, QueueID, RecipientState
 from qmqpd_tx.spool.disk import InlineDisk
+from qmqpd_tx.spool.files import QueuePaths
 from qmqpd_tx.spool.filesystem import FileSystem, RealFileSystem
+from qmqpd_tx.spool.process import ProcessDisk
 from qmqpd_tx.spool.store import FileMailQueue
 from tests.crash.power import Loss, PowerCut, SteppedFileSystem
+from tests.spool.processing import InlineProcess
 from tests.spool.values import NOW, TOP, Values
 
 SMALL = b"Subject: small\n\nhello\n"
@@ -287,5 +290,24 @@ class StepTests(SynchronousTestCase):
 
 class SyncfsStepTests(StepTests):
     """The same with C{queue_commit_sync = syncfs}."""
+
+    sync = "syncfs"
+
+
+class ProcessStepTests(StepTests):
+    """Stop anywhere, when a disk process does what is common and small."""
+
+    def queue(self, root: str, fs: FileSystem, later: float = 0.0) -> FileMailQueue:
+        """See L{StepTests}."""
+        clock = Clock()
+        clock.advance(NOW + later)
+        disk = ProcessDisk(
+            InlineDisk(), InlineProcess(fs, self.sync), QueuePaths(root, ("deferred", "defer"), 1)
+        )
+        return FileMailQueue(Values(root), clock, fs, disk, buffer_limit=BUFFER)
+
+
+class ProcessSyncfsStepTests(ProcessStepTests):
+    """The same with syncfs."""
 
     sync = "syncfs"

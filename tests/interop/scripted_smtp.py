@@ -17,6 +17,8 @@ import threading
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 
+from attrs import frozen
+
 
 class Act(enum.Enum):
     """What a server can do instead of going on."""
@@ -42,21 +44,43 @@ _DEFAULTS: Mapping[str, bytes] = {
 }
 
 
+@frozen
+class Transaction:
+    """
+    A message that a scripted server took.
+
+    @ivar mail: the MAIL command.
+    @ivar recipients: the addresses of the RCPT commands that it took.
+    @ivar content: what followed, byte for byte as on the wire, with the final C{.} line.
+    """
+
+    mail: bytes
+    recipients: tuple[bytes, ...]
+    content: bytes
+
+    @property
+    def sender(self) -> bytes:
+        """The address in the MAIL command."""
+        return self.mail.partition(b"<")[2].partition(b">")[0]
+
+
 class Session:
     """
     One connection to a scripted server.
 
+    @ivar script: what the server does; may be replaced.
     @ivar over: what ended it, or L{None} while it lives.
     @ivar finished: the messages that the server took and nobody has fetched.
     """
 
     def __init__(self, script: Script, *, pipelining: bool = True, eight_bit_mime: bool = True) -> None:
-        self._script = script
+        self.script = script
         words = [b"srv.test", *[b"PIPELINING"] * pipelining, *[b"8BITMIME"] * eight_bit_mime]
         self._ehlo = b"\r\n".join(b"250-" + word for word in words[:-1]) + b"\r\n250 " + words[-1]
         self._buffer = bytearray()
         self._content: bytearray | None = None
-        self._commands: list[bytes] = []
+        self._mail = b""
+        self._recipients: list[bytes] = []
         self.over: Act | None = None
         self.finished: list[Transaction] = []
 
@@ -86,11 +110,15 @@ class Session:
     def _command(self, line: bytes) -> bytes:
         verb = line[:4].lower().decode()
         if verb == "mail":
-            self._commands = []
-        self._commands.append(line)
-        if verb == "rcpt":
-            local = line.partition(b"<")[2].partition(b"@")[0].decode()
-            return self._step(f"rcpt:{local}" if f"rcpt:{local}" in self._script else "rcpt")
+            self._mail = line
+            self._recipients = []
+        elif verb == "rcpt":
+            address = line.partition(b"<")[2].partition(b">")[0]
+            local = "rcpt:" + address.partition(b"@")[0].decode()
+            reply = self._step(local if local in self.script else "rcpt")
+            if reply.startswith(b"2"):
+                self._recipients.append(address)
+            return reply
         reply = self._step(verb)
         if verb == "data" and reply.startswith(b"3"):
             self._content = bytearray()
@@ -116,39 +144,17 @@ class Session:
         self._buffer += content[end:]
         self._content = None
         reply = self._step("end")
-        if reply.startswith(b"2"):
-            self.finished.append(Transaction(tuple(self._commands), bytes(content[:end])))
+        # Pipelined behind refused recipients comes a lone dot.
+        if reply.startswith(b"2") and self._recipients:
+            self.finished.append(Transaction(self._mail, tuple(self._recipients), bytes(content[:end])))
         return reply
 
     def _step(self, stage: str) -> bytes:
         default = self._ehlo if stage == "ehlo" else _DEFAULTS.get(stage.partition(":")[0], b"250 Ok")
-        step = self._script.get(stage, default)
+        step = self.script.get(stage, default)
         reply, act = step if isinstance(step, tuple) else (step, None) if isinstance(step, bytes) else (b"", step)
         self.over = act
         return reply + b"\r\n" if reply else b""
-
-
-class Transaction:
-    """
-    A message that a scripted server took.
-
-    @ivar commands: the lines from MAIL to DATA.
-    @ivar content: what followed, byte for byte as on the wire, with the final C{.} line.
-    """
-
-    def __init__(self, commands: tuple[bytes, ...], content: bytes) -> None:
-        self.commands = commands
-        self.content = content
-
-    @property
-    def recipients(self) -> list[bytes]:
-        """The addresses in its RCPT commands, whatever the answers were."""
-        return [line[9:].partition(b">")[0] for line in self.commands if line[:4].upper() == b"RCPT"]
-
-    @property
-    def sender(self) -> bytes:
-        """The address in its MAIL command."""
-        return self.commands[0].partition(b"<")[2].partition(b">")[0]
 
 
 class ScriptedServer:
@@ -156,7 +162,7 @@ class ScriptedServer:
     A scripted server on 127.0.0.1; a context manager.
 
     @ivar port: where it is; from the start, also when it does not listen.
-    @ivar script: what it does with connections from now on; may be replaced.
+    @ivar script: what it does from now on, on open connections too; may be replaced.
     @ivar taken: the messages that it took.
     @ivar sessions: how many connections there were.
     """
@@ -207,6 +213,7 @@ class ScriptedServer:
         """End all connections, and stop listening. Safe to call twice."""
         with self._news:
             self._closing = True
+            self._news.notify_all()
             connections = list(self._open)
         for each in (self._socket, *connections):
             try:
@@ -271,6 +278,7 @@ class ScriptedServer:
             data = connection.recv(65536)
             if not data:
                 return
+            session.script = self.script
             answer = session.feed(data)
         if session.over is Act.RESET:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -5,8 +5,8 @@ for Postfix.
 
 from __future__ import annotations
 
-import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -20,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.destination_cases import CASES, LARGE_LINE, SENDER, SMALL, Case
 from tests.interop.scripted_smtp import ScriptedServer
-from tests.peers import PrivatePostfix, free_port
+from tests.peers import PrivatePostfix, free_port, scratch
 from tests.service import RunningService, environment, qmqp_send, wait_until
 
 LIMIT = 3
@@ -139,7 +139,10 @@ class DestinationTestCase(SynchronousTestCase):
         """
         @return: our service, running.
         """
-        service = RunningService(os.path.abspath(self.mktemp()), free_port(), text(settings))
+        # A short path: it has to hold sockets.
+        folder = scratch()
+        self.addCleanup(shutil.rmtree, folder)
+        service = RunningService(folder, free_port(), text(settings))
         service.start()
         self.addCleanup(service.stop)
         return service
@@ -253,3 +256,99 @@ class TableTests(DestinationTestCase):
         """
         with PrivatePostfix(self.settings) as postfix:
             self.check(postfix.port, postfix.spool, postfix.log)
+
+
+class RecoveryTests(DestinationTestCase):
+    """A destination comes back, or does not."""
+
+    def test_flush(self) -> None:
+        """
+        C{qmqpd-tx postqueue -f} delivers what waits, long before its time, once the destination is back.
+        """
+        away = self.server(listen=False)
+        busy = self.server({"rcpt": b"450 4.2.1 later"})
+        service = self.service(routes({"away.test": away.port, "busy.test": busy.port}))
+        for domain in (b"away.test", b"away.test", b"busy.test"):
+            qmqp_send(service.port, SMALL, SENDER, [b"user@" + domain])
+        wait_until(lambda: service.log_text().count("status=deferred") == 3, 20, "three deferred messages")
+        wait_until(lambda: len(service.queued()) == 3, 5, "three messages in the queue")
+        postqueue(service, "-f")
+        wait_until(lambda: service.log_text().count("status=deferred") == 6, 20, "a second attempt at all")
+        away.listen()
+        busy.script = {}
+        postqueue(service, "-f")
+        taken = [*away.wait_for(2), *busy.wait_for(1)]
+        self.assertEqual(
+            [each.recipients for each in taken], [(b"user@away.test",), (b"user@away.test",), (b"user@busy.test",)]
+        )
+        wait_until(lambda: not service.queued(), 10, "an empty queue")
+        self.assertEqual([line.status for line in lines(service.log_text())[6:]], ["sent"] * 3)
+
+    def test_one_message(self) -> None:
+        """
+        C{postqueue -i} tries that message, and no other.
+        """
+        server = self.server({"rcpt": b"450 4.2.1 later"})
+        service = self.service(routes({"busy.test": server.port}))
+        replies = [qmqp_send(service.port, SMALL, SENDER, [b"%d@busy.test" % n]) for n in range(3)]
+        wait_until(lambda: service.log_text().count("status=deferred") == 3, 20, "three deferred messages")
+        wait_until(lambda: len(service.queued()) == 3, 5, "three messages in the queue")
+        server.script = {}
+        postqueue(service, "-i", replies[1].split()[-1].decode())
+        self.assertEqual([each.recipients for each in server.wait_for(1)], [(b"1@busy.test",)])
+        wait_until(lambda: len(service.queued()) == 2, 10, "two messages in the queue")
+        self.assertEqual(len(lines(service.log_text())), 4)
+
+    def expire(self, port: int, sink: ScriptedServer, log: Callable[[], str]) -> Mapping[str, list[Line]]:
+        """
+        Wait until the notices about two messages, one to each of the destinations, have come.
+
+        @return: their lines in the log.
+        """
+        for domain in (b"away.test", b"busy.test"):
+            qmqp_send(port, SMALL, SENDER, [b"user@" + domain])
+        wait_until(lambda: "status=deferred" in log(), 10, "a deferred message")
+        statuses = {}
+        for each in sink.wait_for(2, 30):
+            notice = message_from_bytes(each.content.removesuffix(b".\r\n"))
+            self.assertEqual((each.sender, each.recipients), (b"", (SENDER,)))
+            block = notice.get_payload()[1].get_payload()[1]  # type: ignore[index, union-attr, operator]
+            statuses[block["Final-Recipient"].partition("; ")[2]] = (block["Action"], block["Status"])
+        self.assertEqual(
+            statuses, {"user@away.test": ("failed", "4.4.1"), "user@busy.test": ("failed", "4.2.2")}
+        )
+        wait_until(lambda: log().count(": removed") == 4, 10, "four messages to be removed")
+        self.assertEqual(log().count("from=<sender@source.test>, status=expired, returned to sender"), 2)
+        return {
+            name: [line for line in lines(log()) if line.to == f"user@{name}.test"] for name in ("away", "busy")
+        }
+
+    def test_expiry(self) -> None:
+        """
+        A message that has waited too long is returned with the last reason; Postfix does the same.
+        """
+        away = self.server(listen=False)
+        busy = self.server({"rcpt": b"452 4.2.2 full"})
+        sink = self.server()
+        settings = {
+            **routes({"away.test": away.port, "busy.test": busy.port}),
+            "relayhost": f"[127.0.0.1]:{sink.port}",
+            "minimal_backoff_time": "1s",
+            "maximal_backoff_time": "1s",
+            "queue_run_delay": "1s",
+            "maximal_queue_lifetime": "3s",
+        }
+        settings["transport_maps"] = settings["transport_maps"].replace("{source.test=discard:}, ", "")
+        service = self.service(settings)
+        ours = self.expire(service.port, sink, service.log_text)
+        self.assertEqual(service.queued(), [])
+        for name, text in (
+            ("away", f"connect to 127.0.0.1[127.0.0.1]:{away.port}: Connection refused"),
+            ("busy", "host 127.0.0.1[127.0.0.1] said: 452 4.2.2 full (in reply to RCPT TO command)"),
+        ):
+            self.assertGreater(len(ours[name]), 1)
+            self.assertEqual({(line.status, line.text) for line in ours[name]}, {("deferred", text)})
+        sink.taken.clear()
+        with PrivatePostfix(settings) as postfix:
+            theirs = self.expire(postfix.port, sink, postfix.log)
+        self.assertEqual({name: set(found) for name, found in ours.items()}, {n: set(f) for n, f in theirs.items()})

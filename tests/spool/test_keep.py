@@ -8,13 +8,16 @@ import os
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from qmqpd_tx.interfaces import MessageNotFound
 from qmqpd_tx.message import Queue, QueueID
 from qmqpd_tx.spool.disk import InlineDisk
 from qmqpd_tx.spool.files import QueuePaths
 from qmqpd_tx.spool.filesystem import RealFileSystem
 from qmqpd_tx.spool.memory import MemoryMailQueue
+from qmqpd_tx.spool.process import ProcessDisk
 from qmqpd_tx.spool.store import FileMailQueue
 from tests.spool.contract import QueueContract
+from tests.spool.processing import InlineProcess
 from tests.spool.values import NOW, Values
 
 
@@ -112,6 +115,85 @@ class HeldResultsTests(FileQueueTests):
     def hold(self) -> None:
         """See L{QueueContract}."""
         self.disk.hold_results = True
+
+
+class ProcessTests(FileQueueTests):
+    """The file store, when a disk process does what is common and small."""
+
+    def make_queue(self) -> FileMailQueue:
+        """See L{QueueContract}."""
+        self.directory = self.directory or self.mktemp()
+        self.disk = InlineDisk()
+        self.fs = FullableFileSystem()
+        self.process = InlineProcess(self.fs, "auto")
+        clock = Clock()
+        clock.advance(NOW)
+        config = Values(self.directory, **self.values)
+        paths = QueuePaths(self.directory, ("deferred", "defer"), 1)
+        disk = ProcessDisk(self.disk, self.process, paths)
+        return FileMailQueue(config, clock, self.fs, disk, self.buffer_limit)
+
+    def hold(self) -> None:
+        """See L{QueueContract}."""
+        self.disk.hold_work = self.process.hold = True
+
+    def release(self) -> None:
+        """See L{QueueContract}."""
+        self.process.release()
+        self.disk.release()
+
+    def test_done_by_the_process(self) -> None:
+        """A small message's whole life is the process's, but for its first move into a missing folder."""
+        message = self.write()
+        self.successResultOf(self.queue.move(message.queue_id, Queue.INCOMING, Queue.ACTIVE))
+        self.successResultOf(self.queue.move(message.queue_id, Queue.ACTIVE, Queue.DEFERRED, NOW + 1))
+        self.successResultOf(self.queue.move(message.queue_id, Queue.DEFERRED, Queue.ACTIVE))
+        self.successResultOf(self.queue.remove(message.queue_id, Queue.ACTIVE))
+        self.assertEqual(self.process.done, [b"C", b"M", b"M", b"R"])
+        self.assertEqual(len(self.process.kept), 1)
+
+    def test_killed_in_mid_commit(self) -> None:
+        """When the process ends, whether it had made the file or not, the commit is done all the same."""
+        for work in (False, True):
+            self.process.running = True
+            self.process.hold = True
+            writer = self.write(commit=False)
+            committed = writer.commit()
+            self.process.die(work)
+            message = self.successResultOf(committed)
+            self.assertEqual(self.addresses(message), [b"user0@example.com"])
+            opened = self.successResultOf(self.queue.open(message.queue_id, Queue.INCOMING))
+            self.assertEqual(
+                self.run_now(opened.content.read(0, 10_000)), self.run_now(message.content.read(0, 10_000))
+            )
+            opened.close()
+            message.close()
+
+    def test_killed_in_mid_life(self) -> None:
+        """When the process ends, moves and removals under way are done in their order."""
+        for work in (False, True):
+            self.process.running = True
+            message = self.write()
+            self.process.hold = True
+            moved = self.queue.move(message.queue_id, Queue.INCOMING, Queue.ACTIVE)
+            removed = self.queue.remove(message.queue_id, Queue.ACTIVE)
+            self.process.die(work)
+            self.successResultOf(moved)
+            self.successResultOf(removed)
+            self.failureResultOf(self.queue.open(message.queue_id, Queue.ACTIVE), MessageNotFound)
+            message.close()
+
+    def test_killed_after_a_move(self) -> None:
+        """A message that the process has moved before it ended is where it was to go, and can be removed."""
+        for work in (False, True):
+            self.process.running = True
+            message = self.write()
+            self.process.hold = True
+            moved = self.queue.move(message.queue_id, Queue.INCOMING, Queue.ACTIVE)
+            self.process.die(work)
+            self.successResultOf(moved)
+            self.successResultOf(self.queue.remove(message.queue_id, Queue.ACTIVE))
+            message.close()
 
 
 class StreamingTests(FileQueueTests):

@@ -121,25 +121,31 @@ PARAMETERS: tuple[Parameter, ...] = (
         choices=("auto", "fsync", "syncfs"),
         own=True,
         help=(
-            "The system call that makes messages durable: one fsync each, one syncfs for all that wait, or "
-            "whichever is cheaper for as many as wait."
+            "What makes messages durable before they are acknowledged: an fsync each, one syncfs for all "
+            "that wait, or (auto) whichever is cheaper for as many as wait. All are equally safe."
         ),
     ),
     Parameter(
         name="queue_commit_threads",
         type=Type.INTEGER,
-        default="4",
+        default="2",
         low=1,
         high=64,
         own=True,
-        help="Threads that write queue files to disk.",
+        help=(
+            "Threads that make queue files durable: those of large messages, and without "
+            "queue_disk_process all of them."
+        ),
     ),
     Parameter(
         name="queue_disk_process",
         type=Type.BOOLEAN,
         default="yes",
         own=True,
-        help="Let a process of its own write, move and remove the queue files of small messages.",
+        help=(
+            "Let a process of its own write, move and remove the queue files of small messages, which is "
+            "much faster; no: threads do it."
+        ),
     ),
     Parameter(
         name="queue_directory",

@@ -192,7 +192,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         default="postfix",
         choices=("postfix", "json"),
         own=True,
-        help="The shape of log lines.",
+        help="The shape of log lines: Postfix's, or a JSON object each.",
     ),
     Parameter(
         name="max_idle",
