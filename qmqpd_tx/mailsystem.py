@@ -85,7 +85,6 @@ class MailSystem(MultiService):
         self._reactor = reactor
         self._trigger_port: IListeningPort | None = None
         self._started = False
-        self._old_hangup: Any = None
         self._config = config = load_config(invocation.config)
         self._services = intakes(config, invocation.listen)
         self.maillog = MailLog(
@@ -159,6 +158,8 @@ class MailSystem(MultiService):
         What may need root: the queue's folder, and the ports. Nothing is accepted before L{startService}.
         """
         super().privilegedStartService()  # type: ignore[no-untyped-call]
+        # Before anybody can see that we are there: from now on a SIGHUP waits for the reactor and kills nobody.
+        _handle(self._hangup, signal.SIGHUP)
         try:
             check_surroundings(self._invocation)
             self._make_queue_directory()
@@ -190,8 +191,6 @@ class MailSystem(MultiService):
             self._refusal.refuse(str(problem))
         log.info("daemon started -- configuration {path}", path=self._invocation.config)
         self._warn(self._config)
-        if threading.current_thread() is threading.main_thread():
-            self._old_hangup = signal.signal(signal.SIGHUP, self._hangup)
         self._started = True
         self.queue.start().addCallback(self._serve).addErrback(self._not_started)
 
@@ -315,9 +314,8 @@ class MailSystem(MultiService):
 
         @return: a Deferred that fires when all is quiet and the log is written.
         """
-        if self._old_hangup is not None:
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
-            self._old_hangup = None
+        # The end is bounded: whoever is impatient has kill -9.
+        _handle(signal.SIG_IGN, signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
@@ -351,3 +349,12 @@ class MailSystem(MultiService):
     async def _stop_triggers(self) -> None:
         if self._trigger_port is not None:
             await maybeDeferred(self._trigger_port.stopListening)
+
+
+def _handle(handler: Callable[[int, FrameType | None], None] | signal.Handlers, *numbers: int) -> None:
+    """
+    Handle signals, where that is possible.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number in numbers:
+            signal.signal(number, handler)

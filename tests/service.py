@@ -63,6 +63,7 @@ class RunningService:
     @ivar config: its main.cf, which lacks only what C{settings} adds.
     @ivar output: what it says on its standard streams.
     @ivar command: how it is started.
+    @ivar own_group: whether it is to lead a process group of its own.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class RunningService:
         self.command += ["qmqp", "--config", str(self.config)]
         for endpoint in listen:
             self.command += ["--listen", endpoint]
+        self.own_group = False
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -121,7 +123,12 @@ class RunningService:
         """
         with self.output.open("ab") as output:
             self.process = subprocess.Popen(
-                self.command, env=environment(), stdout=output, stderr=subprocess.STDOUT, cwd=self.scratch
+                self.command,
+                env=environment(),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=self.scratch,
+                process_group=0 if self.own_group else None,
             )
         if wait:
             wait_until(self._answers, 30, f"the service to listen (its output: {self.output})")

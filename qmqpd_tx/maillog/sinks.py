@@ -139,6 +139,8 @@ class SyslogSender3:
 
     def __init__(self) -> None:
         self._ident: str | None = None
+        # Connect to /dev/log now: after a chroot it is out of reach, but stays connected.
+        syslog.openlog("postfix", syslog.LOG_PID | syslog.LOG_NDELAY, syslog.LOG_MAIL)
 
     def __call__(self, ident: str, priority: int, text: str) -> None:
         """

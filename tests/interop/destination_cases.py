@@ -98,7 +98,10 @@ def _handshake() -> Sequence[Case]:
         dead("greeting 4xx", {"greeting": b"450 4.3.2 busy"}, "4.3.2", _REFUSED + "450 4.3.2 busy"),
         dead("greeting 4xx without code", {"greeting": b"450 busy"}, "4.0.0", _REFUSED + "450 busy"),
         dead(
-            "greeting 421", {"greeting": (b"421 4.3.2 going", Act.CLOSE)}, "4.3.2", _REFUSED + "421 4.3.2 going"
+            "greeting 421",
+            {"greeting": (b"421 4.3.2 going", Act.CLOSE)},
+            "4.3.2",
+            _REFUSED + "421 4.3.2 going",
         ),
         dead("greeting 5xx", {"greeting": b"554 5.3.2 never"}, "4.3.2", _REFUSED + "554 5.3.2 never"),
         dead("greeting hangs", {"greeting": Act.HANG}, "4.4.2", _timed_out(_GREETING), 300.0),
@@ -133,9 +136,7 @@ def _transaction(pipelining: bool) -> Sequence[Case]:
     cases = []
 
     def add(name: str, script: Script, status: str, dsn: str, text: str, transfer: float = 0.0) -> None:
-        cases.append(
-            Case(name + suffix, script, status, dsn, text, transfer=transfer, pipelining=pipelining)
-        )
+        cases.append(Case(name + suffix, script, status, dsn, text, transfer=transfer, pipelining=pipelining))
 
     for stage, command, doing, limit in (
         ("mail", "MAIL FROM", "sending MAIL FROM", 300.0),
@@ -145,9 +146,13 @@ def _transaction(pipelining: bool) -> Sequence[Case]:
     ):
         reply = f"(in reply to {command} command)"
         said = "host HOST said: "
-        add(f"{stage} 4xx", {stage: b"450 4.2.1 later"}, "deferred", "4.2.1", f"{said}450 4.2.1 later {reply}")
+        add(
+            f"{stage} 4xx", {stage: b"450 4.2.1 later"}, "deferred", "4.2.1", f"{said}450 4.2.1 later {reply}"
+        )
         add(f"{stage} 5xx", {stage: b"550 5.7.1 never"}, "bounced", "5.7.1", f"{said}550 5.7.1 never {reply}")
-        add(f"{stage} 5xx without code", {stage: b"550 never"}, "bounced", "5.0.0", f"{said}550 never {reply}")
+        add(
+            f"{stage} 5xx without code", {stage: b"550 never"}, "bounced", "5.0.0", f"{said}550 never {reply}"
+        )
         add(
             f"{stage} 421",
             {stage: (b"421 4.3.2 going", Act.CLOSE)},
@@ -172,5 +177,7 @@ CASES: Sequence[Case] = [
     Case("body resets", {"body": Act.RESET}, "deferred", "4.4.2", _lost(_END)),
     Case("body closes", {"body": Act.CLOSE}, "deferred", "4.4.2", _lost(_END)),
     Case("large body resets", {"body": Act.RESET}, "deferred", "4.4.2", _lost(_BODY), large=True),
-    Case("large body hangs", {"body": Act.HANG}, "deferred", "4.4.2", _timed_out(_BODY), 0.0, 180.0, large=True),
+    Case(
+        "large body hangs", {"body": Act.HANG}, "deferred", "4.4.2", _timed_out(_BODY), 0.0, 180.0, large=True
+    ),
 ]

@@ -10,6 +10,7 @@ is when the first byte of content has come. What the script does not name goes w
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import socket
 import struct
@@ -80,6 +81,7 @@ class Session:
         self._buffer = bytearray()
         self._content: bytearray | None = None
         self._mail = b""
+        self._sender_ok = False
         self._recipients: list[bytes] = []
         self.over: Act | None = None
         self.finished: list[Transaction] = []
@@ -112,11 +114,14 @@ class Session:
         if verb == "mail":
             self._mail = line
             self._recipients = []
-        elif verb == "rcpt":
+            reply = self._step(verb)
+            self._sender_ok = reply.startswith(b"2")
+            return reply
+        if verb == "rcpt":
             address = line.partition(b"<")[2].partition(b">")[0]
             local = "rcpt:" + address.partition(b"@")[0].decode()
             reply = self._step(local if local in self.script else "rcpt")
-            if reply.startswith(b"2"):
+            if reply.startswith(b"2") and self._sender_ok:
                 self._recipients.append(address)
             return reply
         reply = self._step(verb)
@@ -152,7 +157,9 @@ class Session:
     def _step(self, stage: str) -> bytes:
         default = self._ehlo if stage == "ehlo" else _DEFAULTS.get(stage.partition(":")[0], b"250 Ok")
         step = self.script.get(stage, default)
-        reply, act = step if isinstance(step, tuple) else (step, None) if isinstance(step, bytes) else (b"", step)
+        reply, act = (
+            step if isinstance(step, tuple) else (step, None) if isinstance(step, bytes) else (b"", step)
+        )
         self.over = act
         return reply + b"\r\n" if reply else b""
 
@@ -206,7 +213,9 @@ class ScriptedServer:
         """
         with self._news:
             self._news.wait_for(lambda: len(self.taken) >= count, seconds)
-            assert len(self.taken) >= count, f"{len(self.taken)} messages came to port {self.port}, not {count}"
+            assert len(self.taken) >= count, (
+                f"{len(self.taken)} messages came to port {self.port}, not {count}"
+            )
             return list(self.taken)
 
     def stop(self) -> None:
@@ -216,11 +225,9 @@ class ScriptedServer:
             self._news.notify_all()
             connections = list(self._open)
         for each in (self._socket, *connections):
-            try:
-                # Wakes the thread that waits for it; close alone does not.
+            # Wakes the thread that waits for it; close alone does not.
+            with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
         for thread in self._threads:
             thread.join(10)
         self._socket.close()
@@ -234,7 +241,7 @@ class ScriptedServer:
         self.stop()
 
     def _start(self, target: object, *args: object) -> None:
-        thread = threading.Thread(target=target, args=args, daemon=True)  # type: ignore[arg-type]
+        thread = threading.Thread(target=target, args=args, daemon=True)
         self._threads.append(thread)
         thread.start()
 

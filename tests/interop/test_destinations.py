@@ -19,7 +19,7 @@ from attrs import frozen
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.destination_cases import CASES, LARGE_LINE, SENDER, SMALL, Case
-from tests.interop.scripted_smtp import ScriptedServer
+from tests.interop.scripted_smtp import Act, Script, ScriptedServer
 from tests.peers import PrivatePostfix, free_port, scratch
 from tests.service import RunningService, environment, qmqp_send, wait_until
 
@@ -122,14 +122,19 @@ def postqueue(service: RunningService, *arguments: str) -> None:
     """
     subprocess.run(
         [
-            sys.executable, "-c", "from qmqpd_tx.admin.main import main; main()",
-            "-c", str(service.config.parent), "postqueue", *arguments,
-        ],  # fmt: skip
+            sys.executable,
+            "-c",
+            "from qmqpd_tx.admin.main import main; main()",
+            "-c",
+            str(service.config.parent),
+            "postqueue",
+            *arguments,
+        ],
         env=environment(),
         check=True,
         capture_output=True,
         timeout=60,
-    )  # fmt: skip
+    )
 
 
 class DestinationTestCase(SynchronousTestCase):
@@ -151,7 +156,7 @@ class DestinationTestCase(SynchronousTestCase):
         """
         @return: a scripted server.
         """
-        server = ScriptedServer(*args, **kwargs)  # type: ignore[arg-type]
+        server = ScriptedServer(*args, **kwargs)
         self.addCleanup(server.stop)
         return server
 
@@ -279,7 +284,8 @@ class RecoveryTests(DestinationTestCase):
         postqueue(service, "-f")
         taken = [*away.wait_for(2), *busy.wait_for(1)]
         self.assertEqual(
-            [each.recipients for each in taken], [(b"user@away.test",), (b"user@away.test",), (b"user@busy.test",)]
+            [each.recipients for each in taken],
+            [(b"user@away.test",), (b"user@away.test",), (b"user@busy.test",)],
         )
         wait_until(lambda: not service.queued(), 10, "an empty queue")
         self.assertEqual([line.status for line in lines(service.log_text())[6:]], ["sent"] * 3)
@@ -312,7 +318,7 @@ class RecoveryTests(DestinationTestCase):
         for each in sink.wait_for(2, 30):
             notice = message_from_bytes(each.content.removesuffix(b".\r\n"))
             self.assertEqual((each.sender, each.recipients), (b"", (SENDER,)))
-            block = notice.get_payload()[1].get_payload()[1]  # type: ignore[index, union-attr, operator]
+            block = notice.get_payload()[1].get_payload()[1]
             statuses[block["Final-Recipient"].partition("; ")[2]] = (block["Action"], block["Status"])
         self.assertEqual(
             statuses, {"user@away.test": ("failed", "4.4.1"), "user@busy.test": ("failed", "4.2.2")}
@@ -320,7 +326,8 @@ class RecoveryTests(DestinationTestCase):
         wait_until(lambda: log().count(": removed") == 4, 10, "four messages to be removed")
         self.assertEqual(log().count("from=<sender@source.test>, status=expired, returned to sender"), 2)
         return {
-            name: [line for line in lines(log()) if line.to == f"user@{name}.test"] for name in ("away", "busy")
+            name: [line for line in lines(log()) if line.to == f"user@{name}.test"]
+            for name in ("away", "busy")
         }
 
     def test_expiry(self) -> None:
@@ -351,4 +358,67 @@ class RecoveryTests(DestinationTestCase):
         sink.taken.clear()
         with PrivatePostfix(settings) as postfix:
             theirs = self.expire(postfix.port, sink, postfix.log)
-        self.assertEqual({name: set(found) for name, found in ours.items()}, {n: set(f) for n, f in theirs.items()})
+        self.assertEqual(
+            {name: set(found) for name, found in ours.items()}, {n: set(f) for n, f in theirs.items()}
+        )
+
+
+MIXED_RECIPIENTS = ("good", "later", "never", "full", "fine")
+MIXED: Mapping[str, Script] = {
+    "mixed": {},
+    "nodata": {"data": b"451 4.3.0 not now"},
+    "nodata5": {"data": b"554 5.7.1 not ever"},
+    "noend": {"end": b"452 4.3.1 no room"},
+    "noend5": {"end": b"554 5.6.0 bad words"},
+    "hangs": {"end": Act.HANG},
+    "breaks": {"body": Act.RESET},
+    "closes": {"rcpt:full": Act.CLOSE},
+    "goes": {"rcpt:full": (b"421 4.3.2 going", Act.CLOSE)},
+    "nobody": {"rcpt:good": b"550 5.1.1 gone", "rcpt:fine": b"550 5.1.1 gone too"},
+}
+"""What goes wrong besides, by the first label of the domain."""
+
+
+class MixedTests(DestinationTestCase):
+    """Recipients of one message that fare differently."""
+
+    def outcomes(self, port: int, log: Callable[[], str], domains: Sequence[str]) -> Sequence[Line]:
+        """
+        @return: the lines of a message to all recipients at each domain, sorted.
+        """
+        for domain in domains:
+            qmqp_send(port, SMALL, SENDER, [f"{local}@{domain}".encode() for local in MIXED_RECIPIENTS])
+        count = len(domains) * len(MIXED_RECIPIENTS)
+
+        def found() -> Sequence[Line]:
+            return [line for line in lines(log()) if line.to != SENDER.decode()]
+
+        wait_until(lambda: len(found()) >= count, 30, f"{count} outcomes")
+        return sorted(found(), key=lambda line: line.to)
+
+    def test_same_as_postfix(self) -> None:
+        """
+        Each recipient has its own outcome, in Postfix's words; a server that breaks off decides only for
+        those whom it has not refused before.
+        """
+        refusals: Script = {
+            "rcpt:later": b"450 4.2.1 later",
+            "rcpt:never": b"550 5.1.1 never",
+            "rcpt:full": b"452 4.2.2 full",
+        }
+        ports = {}
+        for name, script in MIXED.items():
+            for kind, pipelining in (("plain", False), ("pipelined", True)):
+                server = self.server({**refusals, **script}, pipelining=pipelining)
+                ports[f"{name}.{kind}.test"] = server.port
+        service = self.service(routes(ports))
+        ours = self.outcomes(service.port, service.log_text, list(ports))
+        with PrivatePostfix(routes(ports)) as postfix:
+            theirs = self.outcomes(postfix.port, postfix.log, list(ports))
+        self.maxDiff = None
+        self.assertEqual(ours, theirs)
+        mixed = {line.to: line.status for line in ours if line.to.endswith("@mixed.plain.test")}
+        self.assertEqual(
+            [mixed[f"{local}@mixed.plain.test"] for local in MIXED_RECIPIENTS],
+            ["sent", "deferred", "bounced", "deferred", "sent"],
+        )

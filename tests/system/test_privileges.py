@@ -79,7 +79,7 @@ class UserTests(SynchronousTestCase):
                 status = Path(f"/proc/{service.pid}/status").read_text()
                 self.assertIn(f"\nGid:\t{self.gid}\t{self.gid}\t{self.gid}", status)
                 with socket.create_connection((host, port)) as client:
-                    client.sendall(b"16:2:x\n,1:a,3:b@c,,")
+                    client.sendall(b"15:2:x\n,1:a,3:b@c,,")
                     self.assertIn(b"KOk", client.recv(100))
                 service.wait_for_log(": removed")
                 self.assertEqual(len(destination.messages), 1)
@@ -122,8 +122,8 @@ class UserTests(SynchronousTestCase):
 
     def test_socket_in_foreign_folder(self) -> None:
         """
-        A UNIX socket that root made in a folder of root's cannot be removed by the new user: that is said, and
-        does not keep the service from ending, nor the next one from starting.
+        A UNIX socket that root made in a folder of root's cannot be removed by the new user: that is said,
+        and does not keep the service from ending, nor the next one from starting.
         """
         folder = scratch(self)
         (folder / "run").mkdir(mode=0o755)
@@ -195,7 +195,9 @@ class JailTests(SynchronousTestCase):
         service.start(wait=False)
         assert service.process is not None
         self.assertEqual(service.process.wait(20), 1)
-        self.assertRegex(service.output.read_text(), r"\Atwistd qmqp: fatal: --chroot: there is no /dev/null.*\n\Z")
+        self.assertRegex(
+            service.output.read_text(), r"\Atwistd qmqp: fatal: --chroot: there is no /dev/null.*\n\Z"
+        )
 
     def test_no_user(self) -> None:
         """
@@ -205,10 +207,16 @@ class JailTests(SynchronousTestCase):
         (self.jail / "etc/passwd").unlink()
         twistd = ("--chroot", str(self.jail), *DROP)
         service = RunningService(self.folder, 0, "queue_directory = /queue\n", twistd)
+        self.refused(service, "--uid: there is no user")
+
+    def refused(self, service: RunningService, text: str) -> None:
+        """
+        Assert that it does not start, and says so in one line.
+        """
         service.start(wait=False)
         assert service.process is not None
         self.assertEqual(service.process.wait(20), 1)
-        self.assertRegex(service.output.read_text(), r"\Atwistd qmqp: fatal: --uid: there is no user.*\n\Z")
+        self.assertRegex(service.output.read_text(), rf"\Atwistd qmqp: fatal: {text}.*\n\Z")
 
 
 class SyslogTests(SynchronousTestCase):
