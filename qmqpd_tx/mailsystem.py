@@ -13,6 +13,7 @@ refused with one line, and the old one stays in force.
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import signal
@@ -51,6 +52,9 @@ from qmqpd_tx.transports.registry import TransportRegistry
 log = Logger(namespace="qmqpd_tx.master")
 
 TRIGGER_SOCKET = "public/qmgr"
+
+SOCKET_NAME_LIMIT = 107
+"""How many bytes the name of a socket may have (Linux; see unix(7))."""
 
 FIXED = (
     "dns_resolver_addresses",
@@ -158,7 +162,7 @@ class MailSystem(MultiService):
         What may need root: the queue's folder, and the ports. Nothing is accepted before L{startService}.
         """
         super().privilegedStartService()  # type: ignore[no-untyped-call]
-        # Before anybody can see that we are there: from now on a SIGHUP waits for the reactor and kills nobody.
+        # Before anybody can see that we are there: from now on a SIGHUP waits for the reactor.
         _handle(self._hangup, signal.SIGHUP)
         try:
             check_surroundings(self._invocation)
@@ -169,6 +173,12 @@ class MailSystem(MultiService):
 
     def _make_queue_directory(self) -> None:
         path, (uid, gid) = self._queue_directory, self._invocation.owner
+        longest = os.fsencode(path / SOCKET)
+        if len(longest) > SOCKET_NAME_LIMIT:
+            raise ConfigError(
+                f"queue_directory = {path}: too long: a socket in it has a name of {len(longest)} bytes, and "
+                f"at most {SOCKET_NAME_LIMIT} are allowed"
+            )
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             if os.geteuid() == 0 and uid is not None and path.stat().st_uid == 0:
@@ -210,6 +220,7 @@ class MailSystem(MultiService):
                 swept=recovery.swept,
                 damaged=len(recovery.damaged),
             )
+        _settle_memory()
         self._listen_triggers()
         self._control.startService()
         self.manager.startService()
@@ -230,10 +241,8 @@ class MailSystem(MultiService):
         try:
             self._trigger_port = self._reactor.listenUNIX(os.fspath(path), factory, mode=0o600)
         except Exception as problem:
-            # CannotListenError, or OSError for a path that is too long for a socket's name.
             raise ConfigError(
-                f"cannot listen on the trigger socket {path}: {problem}; check queue_directory, its length "
-                f"(a socket's path has at most 107 bytes) and its owner"
+                f"cannot listen on the trigger socket {path}: {problem}; check queue_directory and its owner"
             ) from problem
         finally:
             os.umask(before)
@@ -358,3 +367,13 @@ def _handle(handler: Callable[[int, FrameType | None], None] | signal.Handlers, 
     if threading.current_thread() is threading.main_thread():
         for number in numbers:
             signal.signal(number, handler)
+
+
+def _settle_memory() -> None:
+    """
+    What is in memory by now stays there: the garbage collector need not look at it again. It comes less
+    often, too: a message is a few hundred objects without a cycle, and thousands of them may be waiting.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)

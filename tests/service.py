@@ -6,10 +6,13 @@ Everything is on loopback and in a scratch folder; the child is ended by its own
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from signal import SIGTERM
@@ -17,6 +20,9 @@ from types import TracebackType
 
 ROOT = Path(__file__).resolve().parent.parent
 TWISTD = "from twisted.scripts.twistd import run; run()"
+CLEAN = (0, -SIGTERM)
+"""The exit status after SIGTERM: twistd ends itself with the signal, so that its parent knows why."""
+
 QUEUES = ("incoming", "active", "deferred", "hold", "corrupt")
 
 
@@ -50,6 +56,18 @@ def wait_until(condition: object, seconds: float, what: str) -> None:
         if time.monotonic() > end:
             raise AssertionError(f"waited {seconds:g} s in vain for {what}")
         time.sleep(0.02)
+
+
+def _short(folder: Path) -> Path:
+    """
+    @return: the folder, or, where its name is too long for the sockets in a queue, another one that goes when
+        the tests are over.
+    """
+    if len(os.fsencode(folder)) < 80:
+        return folder
+    other = tempfile.mkdtemp(prefix="qmqpd-tx-")
+    atexit.register(shutil.rmtree, other, ignore_errors=True)
+    return Path(other)
 
 
 class RunningService:
@@ -86,7 +104,7 @@ class RunningService:
         self.scratch.mkdir(parents=True, exist_ok=True)
         self.host = "127.0.0.1"
         self.port = port
-        self.queue = self.scratch / "queue"
+        self.queue = _short(self.scratch) / "queue"
         self.log = self.scratch / "mail.log"
         self.config = self.scratch / "main.cf"
         self.twistd = twistd
@@ -203,7 +221,9 @@ class RunningService:
         self.stop()
 
 
-def qmqp_send(port: int, message: bytes, sender: bytes, recipients: list[bytes], timeout: float = 60.0) -> bytes:
+def qmqp_send(
+    port: int, message: bytes, sender: bytes, recipients: list[bytes], timeout: float = 60.0
+) -> bytes:
     """
     Hand over one message by QMQP, written out by hand: the tests' own client.
 

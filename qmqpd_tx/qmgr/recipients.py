@@ -26,6 +26,7 @@ from qmqpd_tx.message import Recipient, RecipientSlice, RecipientState, Route
 from qmqpd_tx.qmgr.chores import Chores
 from qmqpd_tx.qmgr.control import IQueueScheduler
 from qmqpd_tx.qmgr.deliver import Deliveries
+from qmqpd_tx.qmgr.eager import eager
 from qmqpd_tx.qmgr.job import ActiveQueue, Job, Trouble
 from qmqpd_tx.status import Action, DestinationFailure, Outcome
 
@@ -94,12 +95,11 @@ class RecipientReader:
         size = max(self._minimum, min(room, self._limit // 4))
         job.busy += 1
         self._chores.begin()
-        reading: Deferred[RecipientSlice] = Deferred.fromCoroutine(
-            job.message.recipients(job.next_position, size)
+        eager(
+            job.message.recipients(job.next_position, size),
+            lambda found: self._found(found, job),
+            lambda failure: self._not_found(failure, job),
         )
-        reading.addCallbacks(self._got, self._unreadable, callbackArgs=(job,), errbackArgs=(job,))
-        reading.addErrback(self._bug, job)
-        reading.addBoth(self._read, job)
 
     def more(self, job: Job) -> bool:
         """
@@ -113,6 +113,17 @@ class RecipientReader:
             return False
         self.read(job)
         return True
+
+    def _found(self, found: RecipientSlice, job: Job) -> None:
+        try:
+            self._got(found, job)
+        except Exception:
+            self._bug(Failure(), job)  # type: ignore[no-untyped-call]
+        self._read(None, job)
+
+    def _not_found(self, failure: Failure, job: Job) -> None:
+        self._unreadable(failure, job)
+        self._read(None, job)
 
     def _got(self, found: RecipientSlice, job: Job) -> None:
         job.next_position = found.next_position

@@ -87,8 +87,10 @@ def _families(config: IConfig) -> Sequence[socket.AddressFamily]:
 
 
 def _have_ipv6() -> bool:
+    # Where IPv6 is switched off there may be sockets for it, but no address.
     try:
-        socket.socket(socket.AF_INET6, socket.SOCK_STREAM).close()
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.bind(("::1", 0))
     except OSError:
         return False
     return True

@@ -12,10 +12,13 @@ from collections import Counter
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.peers import Peer, free_port, require, smtp_sink
-from tests.service import RunningService, qmqp_send, wait_until
+from tests.service import CLEAN, RunningService, qmqp_send, wait_until
 
 MEMORY_LIMIT = 160 * 1024 * 1024
-"""Peak resident bytes of the service with a 10 MB message or 50,000 recipients: Python, Twisted and the code are 50 MB of it."""
+"""
+Peak resident bytes of the service with a 10 MB message or 50,000 recipients: Python, Twisted and the code are
+50 MB of it.
+"""
 
 
 def settings(sink: Peer) -> str:
@@ -49,9 +52,9 @@ class DeliveryTests(SynchronousTestCase):
         ):
             subprocess.run(
                 [
-                    source, "-s", "50", "-m", "5000", "-l", "4096", "-f", "a@source.test",
-                    "-t", "b@destination.test", f"127.0.0.1:{service.port}",
-                ],  # fmt: skip
+                    *(source, "-s", "50", "-m", "5000", "-l", "4096", "-f", "a@source.test"),
+                    *("-t", "b@destination.test", f"127.0.0.1:{service.port}"),
+                ],
                 check=True,
                 timeout=120,
             )
@@ -60,15 +63,16 @@ class DeliveryTests(SynchronousTestCase):
             time.sleep(0.2)  # a message too many would show up now
             self.assertEqual(received(sink), 5000)
             service.wait_for_log(": removed")
-            self.assertEqual(service.stop(), 0)
-            sent = Counter(re.findall(r"/smtp\[\d+\]: (\w+): to=<b@destination\.test>.* status=sent", service.log_text()))
+            self.assertIn(service.stop(), CLEAN)
+            delivered = r"/smtp\[\d+\]: (\w+): to=<b@destination\.test>.* status=sent"
+            sent = Counter(re.findall(delivered, service.log_text()))
             self.assertEqual(len(sent), 5000)
             self.assertEqual(set(sent.values()), {1})
             report = subprocess.run(
                 [summary, str(service.log)], capture_output=True, text=True, check=True, timeout=60
             ).stdout
-        for what in ("received", "delivered"):
-            self.assertRegex(report, rf"\b5000\s+{what}\b")
+        self.assertRegex(report, r"\b5000\s+delivered\b")
+        # "received" is 0 for QMQP, from Postfix's log too: see docs/differences.rst.
         for what in ("deferred", "bounced", "rejected"):
             self.assertRegex(report, rf"\b0\s+{what}\b")
 
@@ -88,7 +92,10 @@ class DeliveryTests(SynchronousTestCase):
             with open(message) as file:
                 # The client reads the message from descriptor 3.
                 done = subprocess.run(
-                    ["sh", "-c", 'exec "$@" 3<&0 </dev/null', "sh", client, "--host=127.0.0.1", f"--port={service.port}"],
+                    [
+                        *("sh", "-c", 'exec "$@" 3<&0 </dev/null', "sh"),
+                        *(client, "--host=127.0.0.1", f"--port={service.port}"),
+                    ],
                     stdin=file,
                     capture_output=True,
                     timeout=60,
@@ -108,7 +115,7 @@ class DeliveryTests(SynchronousTestCase):
             RunningService(self.mktemp(), free_port(), settings(sink)) as service,
         ):
             idle = service.peak_memory()
-            content = b"Subject: large\n\n" + b"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcde\n" * 156_000
+            content = b"Subject: large\n\n" + (b"0123456789abcdef" * 4)[:-1].ljust(64, b"\n") * 156_000
             reply = qmqp_send(service.port, content, b"a@source.test", [b"b@destination.test"])
             self.assertEqual(reply[:1], b"K", reply)
             wait_until(lambda: received(sink) == 1, 60, "the delivery")
@@ -131,7 +138,7 @@ class DeliveryTests(SynchronousTestCase):
             self.assertEqual(reply[:1], b"K", reply)
             wait_until(lambda: not service.queued(), 120, "an empty queue")
             peak = service.peak_memory()
-            self.assertEqual(service.stop(), 0)
+            self.assertIn(service.stop(), CLEAN)
             sent = Counter(re.findall(r"to=<(user\d+)@\S+>.* status=sent", service.log_text()))
         print(f"50,000 recipients: peak RSS {peak / 2**20:.0f} MB, {idle / 2**20:.0f} MB of it at start")
         self.assertEqual(len(sent), 50_000)

@@ -121,6 +121,17 @@ class RecoverTests(SynchronousTestCase):
         self.queue = self.make()
         self.successResultOf(self.queue.start())
 
+    def test_check(self) -> None:
+        """Whether a start would be refused is known before it, and asking changes nothing."""
+        second = self.make()
+        self.assertIn(str(os.getpid()), str(self.assertRaises(QueueLocked, second.check)))
+        self.store()
+        self.successResultOf(self.queue.stop())
+        self.queue = self.make()
+        for _ in range(2):
+            self.queue.check()
+        self.assertEqual(self.successResultOf(self.queue.start()), Recovery(0, 0, []))
+
     def test_unfinished_stay_a_day(self) -> None:
         """Unfinished files are not listed, stay for a day after their last change, and then go."""
         whole = self.store()

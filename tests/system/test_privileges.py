@@ -19,6 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.peers import find, free_port
 from tests.service import RunningService, qmqp_send, wait_until
+from tests.system.names import CLIENT, NAME, NameServer
 from tests.system.support import Destination, disk_process, relay, require_root, scratch, user_of
 
 USER, GROUP = "nobody", "nogroup"
@@ -120,6 +121,15 @@ class UserTests(SynchronousTestCase):
                 found = path.stat()
                 self.assertEqual((found.st_uid, stat.S_IMODE(found.st_mode)), (self.uid, 0o600))
 
+    def test_log_in_foreign_folder(self) -> None:
+        """
+        A log that root made in a folder of root's becomes the user's, so that it can be opened again.
+        """
+        with RunningService(scratch(self), free_port(), twistd=DROP) as service:
+            self.assertEqual(service.log.stat().st_uid, self.uid)
+            service.signal(signal.SIGHUP)
+            self.assertNotIn("cannot reopen", service.wait_for_log("reload refused"))
+
     def test_socket_in_foreign_folder(self) -> None:
         """
         A UNIX socket that root made in a folder of root's cannot be removed by the new user: that is said,
@@ -160,6 +170,18 @@ class JailTests(SynchronousTestCase):
             os.mknod(self.jail / "dev/null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
         except PermissionError as problem:
             raise SkipTest(f"no right to make devices: {problem}") from None
+
+    def test_ask_names(self) -> None:
+        """
+        In a chroot the DNS works: clients have their names.
+        """
+        self.make_null()
+        with NameServer() as server:
+            settings = f"queue_directory = /queue\ndns_resolver_addresses = {server.address}\n"
+            with RunningService(self.folder, free_port(), settings, ("--chroot", str(self.jail))) as service:
+                local = (CLIENT, 0)
+                with socket.create_connection(("127.0.0.1", service.port), 10, source_address=local):
+                    service.wait_for_log(f"connect from {NAME}[{CLIENT}]")
 
     def test_deliver(self) -> None:
         """

@@ -142,6 +142,13 @@ class ForegroundTests(SynchronousTestCase):
         service = RunningService(scratch(self), 0, "queue_directory = $config_directory/main.cf/queue\n")
         self.refused(service, "queue_directory", "Not a directory")
 
+    def test_long_queue_directory(self) -> None:
+        """
+        A queue_directory whose sockets would have names that are too long.
+        """
+        service = RunningService(scratch(self), free_port(), f"queue_directory = /tmp/{'x' * 100}\n")
+        self.refused(service, "queue_directory", "too long")
+
     def test_foreign_queue_directory(self) -> None:
         """
         A queue_directory whose folders belong to somebody else.

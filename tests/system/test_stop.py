@@ -12,13 +12,11 @@ import time
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.peers import free_port
-from tests.service import RunningService, qmqp_send, wait_until
+from tests.service import CLEAN, RunningService, qmqp_send, wait_until
 from tests.system.support import Destination, alive, disk_process, relay, scratch
 
 MESSAGE = b"Subject: hello\n\nbody\n"
 REQUEST = b"37:21:" + MESSAGE + b",3:a@b,3:c@d,,"
-CLEAN = (0, -signal.SIGTERM)
-"""twistd of Twisted 23 and later ends itself with the signal, so that its parent knows why."""
 
 
 def send(service: RunningService, message: bytes = MESSAGE) -> bytes:

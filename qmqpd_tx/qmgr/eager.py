@@ -1,0 +1,56 @@
+"""
+Coroutines that mostly do not wait. Pure.
+
+L{Deferred.fromCoroutine<twisted.internet.defer.Deferred.fromCoroutine>} makes a Deferred, a context and a
+chain of callbacks even for a coroutine that has its answer at once, which is a tenth of what a message costs.
+L{eager} takes the answer without any of that, and falls back on a Deferred only when there is something to
+wait for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+T = TypeVar("T")
+
+
+def eager(
+    coroutine: Coroutine[Deferred[Any], Any, T],
+    succeeded: Callable[[T], None],
+    failed: Callable[[Failure], None],
+) -> None:
+    """
+    Run a coroutine that awaits Deferreds.
+
+    @param succeeded: called with the result; at once, if there is one at once.
+    @param failed: called with the failure.
+    """
+    try:
+        awaited = coroutine.send(None)
+    except StopIteration as done:
+        succeeded(done.value)
+    except Exception:
+        failed(Failure())  # type: ignore[no-untyped-call]
+    else:
+        Deferred.fromCoroutine(_rest(coroutine, awaited)).addCallbacks(succeeded, failed)
+
+
+async def _rest(coroutine: Coroutine[Deferred[Any], Any, T], awaited: Deferred[Any]) -> T:
+    """
+    The rest of a coroutine that has begun to wait.
+    """
+    while True:
+        problem: BaseException | None = None
+        result: Any = None
+        try:
+            result = await awaited
+        except BaseException as raised:
+            problem = raised
+        try:
+            awaited = coroutine.send(result) if problem is None else coroutine.throw(problem)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
