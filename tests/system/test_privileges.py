@@ -128,7 +128,7 @@ class UserTests(SynchronousTestCase):
         with RunningService(scratch(self), free_port(), twistd=DROP) as service:
             self.assertEqual(service.log.stat().st_uid, self.uid)
             service.signal(signal.SIGHUP)
-            self.assertNotIn("cannot reopen", service.wait_for_log("reload refused"))
+            self.assertNotIn("cannot reopen", service.wait_for_log("reload -- configuration"))
 
     def test_socket_in_foreign_folder(self) -> None:
         """
