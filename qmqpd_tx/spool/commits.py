@@ -217,7 +217,7 @@ class CommitFile(Operation):
             crc32(self.data, file.checksum),
         )
         self.data = b""
-        fs.pwrite(fd, encode_header(self.layout), 0)
+        fs.pwrite(fd, encode_header(self.layout, file.queue_id), 0)
         fs.fchmod(fd, 0o700)
         return fd
 

@@ -34,8 +34,10 @@ from contextlib import suppress
 
 from attrs import frozen
 
+from qmqpd_tx.spool.commits import write_all
 from qmqpd_tx.spool.filesystem import FileSystem
 from qmqpd_tx.spool.settings import AUTO, FSYNC, SYNCFS
+from qmqpd_tx.spool.spares import Spares
 
 FRAME = struct.Struct("!IcI")
 MOVE = struct.Struct("!HHd")
@@ -136,11 +138,13 @@ class Worker:
 
     @param fs: the file system.
     @param syncer: makes commits durable.
+    @param spares: files to use again, when there is a place for them.
     """
 
-    def __init__(self, fs: FileSystem, syncer: Syncer) -> None:
+    def __init__(self, fs: FileSystem, syncer: Syncer, spares: Spares | None = None) -> None:
         self._fs = fs
         self._syncer = syncer
+        self._spares = spares
 
     def work(self, frames: Sequence[Frame]) -> Iterator[bytes]:
         """
@@ -177,15 +181,19 @@ class Worker:
         start = PATH.size + length
         path = frame.payload[PATH.size : start]
         name = os.fsdecode(path)
+        data = frame.payload[start:]
+        if self._spares is not None:
+            spare = self._spares.fill(name, data)
+            if spare is not None:
+                commits.append((frame, path, spare))
+                return
         try:
             fd = self._fs.open(name, _NEW, 0o700)
         except OSError as error:
             answers.append(_answer(frame.number, error.errno or 5))
             return
         try:
-            data = memoryview(frame.payload)[start:]
-            while data:
-                data = data[self._fs.write(fd, data) :]  # type: ignore[arg-type]
+            write_all(self._fs, fd, data)
         except OSError as error:
             self._drop(name, fd)
             answers.append(_answer(frame.number, error.errno or 5))
@@ -220,9 +228,18 @@ class Worker:
             return error.errno or 5
         return 0
 
+    def adopt(self) -> None:
+        """
+        The queue is ours: begin to use spare files.
+        """
+        if self._spares is not None:
+            self._spares.adopt()
+
     def _remove(self, path: bytes) -> int:
+        name = os.fsdecode(path)
         try:
-            self._fs.unlink(os.fsdecode(path))
+            if self._spares is None or not self._spares.take(name):
+                self._fs.unlink(name)
         except OSError as error:
             return error.errno or 5
         return 0
@@ -250,7 +267,9 @@ def serve(channel: socket.socket, worker: Worker) -> None:
             data, descriptors, _, _ = socket.recv_fds(channel, RECEIVE, 1)
         except InterruptedError:
             continue
-        kept.extend(descriptors)
+        if descriptors:
+            kept.extend(descriptors)
+            worker.adopt()
         if not data:
             return
         buffer += data
@@ -260,7 +279,7 @@ def serve(channel: socket.socket, worker: Worker) -> None:
                 channel.sendall(answers)
 
 
-def child(channel: socket.socket, fs: FileSystem, how: str) -> None:
+def child(channel: socket.socket, fs: FileSystem, how: str, spares: Spares | None) -> None:
     """
     The life of the forked process; does not return.
     """
@@ -272,7 +291,7 @@ def child(channel: socket.socket, fs: FileSystem, how: str) -> None:
         keep = channel.fileno()
         os.closerange(3, keep)
         os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX"))
-        serve(channel, Worker(fs, Syncer(fs, how)))
+        serve(channel, Worker(fs, Syncer(fs, how), spares))
         status = 0
     finally:
         os._exit(status)

@@ -8,7 +8,13 @@ from __future__ import annotations
 
 import errno
 
-from qmqpd_tx.interfaces import InsufficientSpace, MessageDamaged, MessageNotFound, SpoolError
+from qmqpd_tx.interfaces import (
+    InsufficientSpace,
+    MessageDamaged,
+    MessageNotFound,
+    MessageUnfinished,
+    SpoolError,
+)
 from qmqpd_tx.message import QueueID
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -34,3 +40,10 @@ def translated(error: Exception, doing: str, queue_id: QueueID | None) -> SpoolE
             return MessageNotFound(f"{subject}: {reason}")
         return SpoolError(f"{subject}: {reason}")
     return SpoolError(f"{subject}: internal error: {error!r}")
+
+
+class RecycledFile(MessageUnfinished):
+    """
+    A queue file that holds another message than its name says: what a power cut can leave of a file that was
+    used again. The message of that name was removed already, or was never acknowledged.
+    """

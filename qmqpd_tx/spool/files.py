@@ -31,6 +31,7 @@ FOLDERS = (
     "public",
     "private",
     "pid",
+    "spare",
 )
 """Every folder under C{queue_directory}."""
 

@@ -157,7 +157,7 @@ def _look(
             return None
         read = reader(fs, fd)
         try:
-            layout = record.decode_header(read(0, HEADER_SIZE), found.st_size)
+            layout = record.decode_header(read(0, HEADER_SIZE), found.st_size, queue_id)
             envelope = record.decode_envelope(
                 read(layout.envelope, layout.recipients - layout.envelope), layout.envelope
             )

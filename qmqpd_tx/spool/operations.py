@@ -13,6 +13,7 @@ after all.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +26,7 @@ from qmqpd_tx.message import Envelope, Queue, QueueID, Recipient, RecipientSlice
 from qmqpd_tx.spool import record
 from qmqpd_tx.spool.commits import NewFile, Transfer
 from qmqpd_tx.spool.disk import Operation, Post
-from qmqpd_tx.spool.errors import translated
+from qmqpd_tx.spool.errors import RecycledFile, translated
 from qmqpd_tx.spool.files import QueuePaths, make_parent
 from qmqpd_tx.spool.filesystem import FileSystem
 from qmqpd_tx.spool.record import CHUNK, HEADER_SIZE, Layout
@@ -339,10 +340,12 @@ class Opened:
 def open_message(fs: FileSystem, path: str) -> Opened:
     """
     @param path: a queue file.
+    @raise RecycledFile: it holds another message than its name says.
     @raise MessageUnfinished: it is not complete.
     @raise MessageDamaged: it makes no sense.
     @raise OSError: it cannot be read.
     """
+    queue_id = os.path.basename(path)
     # Without O_NONBLOCK a named pipe that someone put there would hold up the thread for good.
     fd = fs.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
@@ -354,11 +357,11 @@ def open_message(fs: FileSystem, path: str) -> Opened:
         size = found.st_size
         read = reader(fs, fd)
         if size > CHUNK:
-            layout, envelope = record.read_message(read, size)
+            layout, envelope = record.read_message(read, size, queue_id)
             return Opened(layout, envelope, None, None)
         blob = read(0, size)
         read = blob_reader(blob)
-        layout, envelope = record.read_message(read, len(blob))
+        layout, envelope = record.read_message(read, len(blob), queue_id)
         content = blob[layout.top : layout.envelope] + blob[HEADER_SIZE : layout.top]
         found_recipients = record.read_recipients(read, layout, None, layout.recipient_count + 1)
         return Opened(layout, envelope, content, found_recipients.recipients)
@@ -386,7 +389,12 @@ class Open(FileOperation):
     def run(self, fs: FileSystem, paths: QueuePaths) -> None:
         """See L{FileOperation.run}."""
         assert self.queue_id is not None
-        self.result = open_message(fs, paths.message(self.queue, self.queue_id))
+        path = paths.message(self.queue, self.queue_id)
+        try:
+            self.result = open_message(fs, path)
+        except RecycledFile:
+            fs.unlink(path)
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from None
 
     def finish(self) -> None:
         if self.error is None and self.queue_id is not None:

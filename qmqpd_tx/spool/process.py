@@ -48,6 +48,7 @@ from qmqpd_tx.spool.diskchild import (
 from qmqpd_tx.spool.files import QueuePaths
 from qmqpd_tx.spool.filesystem import FileSystem
 from qmqpd_tx.spool.operations import FileOperation, Move, Remove
+from qmqpd_tx.spool.spares import Spares
 
 log = Logger(namespace="qmqpd_tx.qmgr")
 
@@ -92,7 +93,7 @@ class DiskProcess:
         reactor.addReader(self)
 
     @classmethod
-    def fork(cls, reactor: Any, fs: FileSystem, how: str) -> DiskProcess:
+    def fork(cls, reactor: Any, fs: FileSystem, how: str, spares: Spares | None = None) -> DiskProcess:
         """
         Fork the process. To be called before the reactor runs and while there is no other thread.
 
@@ -101,7 +102,7 @@ class DiskProcess:
         ours, theirs = socket.socketpair()
         pid = os.fork()
         if pid == 0:
-            child(theirs, fs, how)
+            child(theirs, fs, how, spares)
         theirs.close()
         ours.setblocking(False)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)

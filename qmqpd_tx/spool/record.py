@@ -31,6 +31,7 @@ from attrs import frozen
 
 from qmqpd_tx.interfaces import MessageDamaged, MessageUnfinished
 from qmqpd_tx.message import ClientInfo, Envelope, Recipient, RecipientSlice, RecipientState
+from qmqpd_tx.spool.errors import RecycledFile
 
 HEADER_SIZE = 128
 """Bytes of the first record."""
@@ -50,7 +51,8 @@ UNFINISHED_HEADER = _UNFINISHED.ljust(HEADER_SIZE - 1) + b"\n"
 """The first record of a message that is still streaming in."""
 
 _HEADER = re.compile(
-    rb"qmqpd_tx/1 C (\d{15}) (\d{15}) (\d{15}) (\d{15}) (\d{10}) (\d{15}) ([0-9a-f]{8}) {7}([0-9a-f]{8})\n"
+    rb"qmqpd_tx/1 C (\d{13}) (\d{13}) (\d{13}) (\d{13}) (\d{10}) (\d{15}) ([0-9a-f]{8}) "
+    rb"([0-9A-Z]{11}| {11}) {3}([0-9a-f]{8})\n"
 )
 _CRC_OFFSET = HEADER_SIZE - 9
 _PREFIX = re.compile(rb"([A-Z0-9])(0|[1-9]\d{0,11}):")
@@ -98,11 +100,12 @@ class Layout:
 # --- writing ----------------------------------------------------------------------------------------
 
 
-def encode_header(layout: Layout) -> bytes:
+def encode_header(layout: Layout, queue_id: str = "") -> bytes:
     """
+    @param queue_id: whose file this is.
     @return: the first record of a finished file.
     """
-    text = b"qmqpd_tx/1 C %015d %015d %015d %015d %010d %015d %08x       " % (
+    text = b"qmqpd_tx/1 C %013d %013d %013d %013d %010d %015d %08x %-11b   " % (
         layout.top,
         layout.envelope,
         layout.recipients,
@@ -110,6 +113,7 @@ def encode_header(layout: Layout) -> bytes:
         layout.recipient_count,
         layout.end + len(END),
         layout.checksum,
+        queue_id.encode("ascii"),
     )
     return b"%b%08x\n" % (text, crc32(text))
 
@@ -163,10 +167,12 @@ def encode_recipient(address: bytes, original: bytes) -> bytes:
 # --- reading ----------------------------------------------------------------------------------------
 
 
-def decode_header(data: bytes, file_size: int) -> Layout:
+def decode_header(data: bytes, file_size: int, queue_id: str | None = None) -> Layout:
     """
     @param data: the first L{HEADER_SIZE} bytes of the file, or all that there are.
     @param file_size: how many bytes the file really has.
+    @param queue_id: whose file it should be, by its name; L{None} for anybody's.
+    @raise RecycledFile: it holds another message: see L{qmqpd_tx.spool.spares}.
     @raise MessageUnfinished: it is a start only.
     @raise MessageDamaged: it is no queue file, or says what cannot be.
     """
@@ -179,7 +185,7 @@ def decode_header(data: bytes, file_size: int) -> Layout:
     match = _HEADER.fullmatch(data)
     if match is None:
         raise MessageDamaged("no first record at offset 0", 0)
-    if crc32(data[:_CRC_OFFSET]) != int(match[8], 16):
+    if crc32(data[:_CRC_OFFSET]) != int(match[9], 16):
         raise MessageDamaged(f"wrong checksum of the first record at offset {_CRC_OFFSET}", _CRC_OFFSET)
     top, envelope, recipients, end, count, size = (int(match[field]) for field in range(1, 7))
     layout = Layout(top, envelope, recipients, end, count, int(match[7], 16))
@@ -187,6 +193,8 @@ def decode_header(data: bytes, file_size: int) -> Layout:
         raise MessageDamaged("regions out of order in the first record at offset 12", 12)
     if file_size < size:
         raise MessageUnfinished(f"the file has {file_size} of {size} bytes")
+    if queue_id is not None and match[8] != queue_id.encode("ascii", "replace"):
+        raise RecycledFile(f"the file holds message {match[8].decode('ascii')}")
     if file_size > size:
         raise MessageDamaged(f"data after the end record at offset {size}", size)
     return layout
@@ -367,15 +375,17 @@ def verify(read: Read, layout: Layout) -> None:
         raise MessageDamaged(f"wrong checksum of the data from offset {HEADER_SIZE}", HEADER_SIZE)
 
 
-def read_message(read: Read, file_size: int) -> tuple[Layout, Envelope]:
+def read_message(read: Read, file_size: int, queue_id: str | None = None) -> tuple[Layout, Envelope]:
     """
     Read what a message says about itself. A file of at most L{CHUNK} bytes is also L{verify}-ed.
 
     @param file_size: how many bytes the file has.
+    @param queue_id: as for L{decode_header}.
+    @raise RecycledFile: as L{decode_header}.
     @raise MessageUnfinished: it is a start only.
     @raise MessageDamaged: naming the offset.
     """
-    layout = decode_header(read(0, HEADER_SIZE), file_size)
+    layout = decode_header(read(0, HEADER_SIZE), file_size, queue_id)
     check_end(read(layout.end, len(END)), layout)
     envelope = decode_envelope(read(layout.envelope, layout.recipients - layout.envelope), layout.envelope)
     if file_size <= CHUNK:

@@ -23,6 +23,7 @@ from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import MessageDamaged, MessageUnfinished, QueueLocked, Recovery, SpoolError
 from qmqpd_tx.message import LogKind, Queue, QueueID
 from qmqpd_tx.spool import record
+from qmqpd_tx.spool.errors import RecycledFile
 from qmqpd_tx.spool.files import FOLDERS, QueuePaths, make_parent, walk
 from qmqpd_tx.spool.filesystem import FileSystem
 from qmqpd_tx.spool.index import DueIndex
@@ -138,6 +139,8 @@ class Recover(FileOperation):
                 continue
             except MessageDamaged as error:
                 self._to_corrupt(fs, paths, queue_id, path, error)
+            except RecycledFile:
+                self._recycled(fs, queue_id, path)
             except MessageUnfinished:
                 age = self._now - fs.lstat(path).st_mtime
                 if age >= self._limit:
@@ -145,6 +148,14 @@ class Recover(FileOperation):
                     swept += 1
                     log.info("{queue_id}: removed unfinished queue file", queue_id=queue_id)
         return swept
+
+    def _recycled(self, fs: FileSystem, queue_id: QueueID, path: str) -> None:
+        """
+        Remove a file that was used again when the power failed: its own message was removed before that, or
+        never acknowledged.
+        """
+        fs.unlink(path)
+        log.info("{queue_id}: removed queue file with another message", queue_id=queue_id)
 
     def _active(self, fs: FileSystem, paths: QueuePaths) -> int:
         """
@@ -158,6 +169,8 @@ class Recover(FileOperation):
                     raise MessageDamaged("there is a message of that name in incoming", 0)
             except FileNotFoundError:
                 continue
+            except RecycledFile:
+                self._recycled(fs, queue_id, path)
             except (MessageDamaged, MessageUnfinished) as error:
                 # Only finished messages become active: an unfinished one here has lost its end.
                 self._to_corrupt(fs, paths, queue_id, path, error)

@@ -86,7 +86,7 @@ def _finished(fs: FileSystem, path: str, found: os.stat_result) -> bool:
     except FileNotFoundError:
         return False
     try:
-        record.decode_header(fs.pread(fd, HEADER_SIZE, 0), fs.fstat(fd).st_size)
+        record.decode_header(fs.pread(fd, HEADER_SIZE, 0), fs.fstat(fd).st_size, os.path.basename(path))
     except MessageUnfinished:
         return False
     except MessageDamaged:

@@ -25,6 +25,7 @@ class SpoolSettings:
     @ivar commit_sync: C{fsync}, C{syncfs} or C{auto}.
     @ivar commit_threads: how many batches of commits may be under way at the same time.
     @ivar disk_process: whether small messages are written by a process of its own.
+    @ivar spare_files: how many files of removed messages are kept to be used again; 0 is none.
     @ivar memory_limit: bytes of content of just committed messages kept in memory.
     """
 
@@ -35,6 +36,7 @@ class SpoolSettings:
     commit_sync: str = FSYNC
     commit_threads: int = 2
     disk_process: bool = False
+    spare_files: int = 0
     memory_limit: int = 64 * 1024 * 1024
 
     @classmethod
@@ -53,5 +55,6 @@ class SpoolSettings:
             commit_sync=sync,
             commit_threads=config.integer("queue_commit_threads"),
             disk_process=config.boolean("queue_disk_process"),
+            spare_files=config.integer("queue_spare_files"),
             memory_limit=config.integer("qmgr_message_memory_limit"),
         )

@@ -69,6 +69,7 @@ from qmqpd_tx.spool.record import Layout
 from qmqpd_tx.spool.recovery import Recover, check
 from qmqpd_tx.spool.scan import FileScan, Scan
 from qmqpd_tx.spool.settings import SYNCFS, SpoolSettings
+from qmqpd_tx.spool.spares import Spares
 from qmqpd_tx.spool.stored import Shared, StoredMessage
 from qmqpd_tx.spool.upkeep import FreeSpace, Unlock
 from qmqpd_tx.spool.writer import FileMessageWriter
@@ -196,7 +197,12 @@ class FileMailQueue:
                 log.warn("queue_disk_process: other threads are running: using threads")
             else:
                 try:
-                    process = DiskProcess.fork(self._reactor, self._fs, settings.commit_sync)
+                    spares = (
+                        Spares(self._fs, self._paths.folder("spare"), settings.spare_files)
+                        if settings.spare_files
+                        else None
+                    )
+                    process = DiskProcess.fork(self._reactor, self._fs, settings.commit_sync, spares)
                 except OSError as error:
                     log.warn("queue_disk_process: {reason}: using threads", reason=str(error))
                 else:

@@ -140,7 +140,7 @@ class DraftWriter:
         """
         body = self._take()
         layout = self._layout(crc32(body))
-        return b"".join((record.encode_header(layout), body, record.END)), layout
+        return b"".join((record.encode_header(layout, self.queue_id), body, record.END)), layout
 
 
 @implementer(IMessageWriter)

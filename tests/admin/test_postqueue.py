@@ -9,6 +9,8 @@ import io
 import json
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,7 +48,9 @@ class Case(TestCase):
         from twisted.internet import reactor
 
         self.reactor: Any = reactor
-        self.folder = Path(self.mktemp()).absolute()
+        # Not mktemp(): the name of a socket has at most 107 bytes, wherever this checkout is.
+        self.folder = Path(tempfile.mkdtemp(prefix="qmqpd-tx-"))
+        self.addCleanup(shutil.rmtree, self.folder)
         self.spool = self.folder / "spool"
         self.spool.mkdir(parents=True)
         (self.folder / "main.cf").write_text(f"queue_directory = {self.spool}\n")

@@ -20,6 +20,7 @@ from qmqpd_tx.spool.disk import InlineDisk
 from qmqpd_tx.spool.files import QueuePaths
 from qmqpd_tx.spool.filesystem import FileSystem, RealFileSystem
 from qmqpd_tx.spool.process import ProcessDisk
+from qmqpd_tx.spool.spares import Spares
 from qmqpd_tx.spool.store import FileMailQueue
 from tests.crash.power import Loss, PowerCut, SteppedFileSystem
 from tests.spool.processing import InlineProcess
@@ -297,13 +298,15 @@ class SyncfsStepTests(StepTests):
 class ProcessStepTests(StepTests):
     """Stop anywhere, when a disk process does what is common and small."""
 
+    spare_files = 0
+
     def queue(self, root: str, fs: FileSystem, later: float = 0.0) -> FileMailQueue:
         """See L{StepTests}."""
         clock = Clock()
         clock.advance(NOW + later)
-        disk = ProcessDisk(
-            InlineDisk(), InlineProcess(fs, self.sync), QueuePaths(root, ("deferred", "defer"), 1)
-        )
+        paths = QueuePaths(root, ("deferred", "defer"), 1)
+        spares = Spares(fs, paths.folder("spare"), self.spare_files)
+        disk = ProcessDisk(InlineDisk(), InlineProcess(fs, self.sync, spares), paths)
         return FileMailQueue(Values(root), clock, fs, disk, buffer_limit=BUFFER)
 
 
@@ -311,3 +314,9 @@ class ProcessSyncfsStepTests(ProcessStepTests):
     """The same with syncfs."""
 
     sync = "syncfs"
+
+
+class SpareStepTests(ProcessStepTests):
+    """The same when the files of removed messages are used again."""
+
+    spare_files = 10

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from qmqpd_tx.spool.diskchild import ANSWER, COMMIT, MOVE, MOVE_KIND, PATH, REMOVE, Frame, Syncer, Worker
 from qmqpd_tx.spool.filesystem import FileSystem
 from qmqpd_tx.spool.process import LOST
+from qmqpd_tx.spool.spares import Spares
 
 Answered = Callable[[int], None]
 
@@ -21,12 +22,12 @@ class InlineProcess:
     @ivar done: the kinds of the requests that were done well.
     """
 
-    def __init__(self, fs: FileSystem, how: str = "fsync") -> None:
+    def __init__(self, fs: FileSystem, how: str = "fsync", spares: Spares | None = None) -> None:
         self.running = True
         self.hold = False
         self.done: list[bytes] = []
         self.kept: list[int] = []
-        self._worker = Worker(fs, Syncer(fs, how))
+        self._worker = Worker(fs, Syncer(fs, how), spares)
         self._frames: list[Frame] = []
         self._answered: dict[int, tuple[bytes, Answered]] = {}
         self._number = 0
@@ -47,6 +48,7 @@ class InlineProcess:
     def keep(self, fd: int) -> None:
         """See L{DiskProcess.keep}."""
         self.kept.append(fd)
+        self._worker.adopt()
 
     def stop(self) -> None:
         """See L{DiskProcess.stop}."""

@@ -15,10 +15,11 @@ from qmqpd_tx.spool.files import QueuePaths
 from qmqpd_tx.spool.filesystem import RealFileSystem
 from qmqpd_tx.spool.memory import MemoryMailQueue
 from qmqpd_tx.spool.process import ProcessDisk
+from qmqpd_tx.spool.spares import Spares
 from qmqpd_tx.spool.store import FileMailQueue
 from tests.spool.contract import QueueContract
 from tests.spool.processing import InlineProcess
-from tests.spool.values import NOW, Values
+from tests.spool.values import NOW, TOP, Values
 
 
 class FullableFileSystem(RealFileSystem):
@@ -120,16 +121,22 @@ class HeldResultsTests(FileQueueTests):
 class ProcessTests(FileQueueTests):
     """The file store, when a disk process does what is common and small."""
 
+    def make_process(self, paths: QueuePaths) -> InlineProcess:
+        """
+        @return: what stands for the process.
+        """
+        return InlineProcess(self.fs, "auto")
+
     def make_queue(self) -> FileMailQueue:
         """See L{QueueContract}."""
         self.directory = self.directory or self.mktemp()
         self.disk = InlineDisk()
         self.fs = FullableFileSystem()
-        self.process = InlineProcess(self.fs, "auto")
         clock = Clock()
         clock.advance(NOW)
         config = Values(self.directory, **self.values)
         paths = QueuePaths(self.directory, ("deferred", "defer"), 1)
+        self.process = self.make_process(paths)
         disk = ProcessDisk(self.disk, self.process, paths)
         return FileMailQueue(config, clock, self.fs, disk, self.buffer_limit)
 
@@ -194,6 +201,35 @@ class ProcessTests(FileQueueTests):
             self.successResultOf(moved)
             self.successResultOf(self.queue.remove(message.queue_id, Queue.ACTIVE))
             message.close()
+
+
+class SpareTests(ProcessTests):
+    """The same when the files of removed messages are used again."""
+
+    def make_process(self, paths: QueuePaths) -> InlineProcess:
+        """See L{ProcessTests}."""
+        return InlineProcess(self.fs, "auto", Spares(self.fs, paths.folder("spare"), 2))
+
+    def test_used_again(self) -> None:
+        """
+        The file of a removed message becomes the next one's, shorter or longer; no more than the limit are
+        kept; the content is the new message's alone.
+        """
+        kept = os.path.join(self.directory, "spare")
+        for body in (b"first " * 100, b"second, shorter", b"third " * 500):
+            message = self.write(body)
+            opened = self.successResultOf(self.queue.open(message.queue_id, Queue.INCOMING))
+            self.assertEqual(self.run_now(opened.content.read(0, 10_000)), TOP + body)
+            opened.close()
+            number = os.stat(os.path.join(self.directory, "incoming", message.queue_id)).st_ino
+            self.successResultOf(self.queue.remove(message.queue_id, Queue.INCOMING))
+            self.assertEqual([entry.inode() for entry in os.scandir(kept)], [number])
+            message.close()
+        messages = [self.write() for _ in range(5)]
+        for message in messages:
+            self.successResultOf(self.queue.remove(message.queue_id, Queue.INCOMING))
+            message.close()
+        self.assertEqual(len(os.listdir(kept)), 2)
 
 
 class StreamingTests(FileQueueTests):

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from qmqpd_tx.interfaces import QueuedEntry, QueueLocked, Recovery
+from qmqpd_tx.interfaces import MessageNotFound, QueuedEntry, QueueLocked, Recovery
 from qmqpd_tx.message import LogKind, Queue, QueueID
 from qmqpd_tx.spool import queueid
 from qmqpd_tx.spool.disk import InlineDisk
@@ -145,6 +145,25 @@ class RecoverTests(SynchronousTestCase):
         self.assertEqual(self.listed(Queue.INCOMING), [whole])
         self.assertEqual(self.restart(DAY), Recovery(0, 3, []))
         self.assertEqual(os.listdir(self.path("incoming")), [whole])
+
+    def test_recycled(self) -> None:
+        """
+        A file that holds another message than its name says, which is what a power cut can leave of a file
+        that was used again, is neither listed nor delivered, and goes at the next start or when it is due.
+        """
+        whole = self.store()
+        with open(self.path("incoming", whole), "rb") as file:
+            data = file.read()
+        names = [queueid.encode(number) for number in range(3)]
+        self.put(data, "incoming", names[0])
+        self.put(data, "active", names[1])
+        self.assertEqual(self.listed(Queue.INCOMING), [whole])
+        self.assertEqual(self.restart(), Recovery(0, 0, []))
+        self.assertEqual(os.listdir(self.path("incoming")), [whole])
+        self.assertEqual(os.listdir(self.path("active")), [])
+        self.put(data, "hold", names[2])
+        self.failureResultOf(self.queue.open(QueueID(names[2]), Queue.HOLD), MessageNotFound)
+        self.assertEqual(os.listdir(self.path("hold")), [])
 
     def test_damaged(self) -> None:
         """Damaged files go to corrupt, with a warning that names them and says where."""

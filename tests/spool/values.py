@@ -38,6 +38,7 @@ class Values:
             "queue_commit_sync": "fsync",
             "queue_commit_threads": 2,
             "queue_disk_process": False,
+            "queue_spare_files": 0,
             "qmgr_message_memory_limit": 1_000_000,
             **values,
         }

@@ -163,6 +163,18 @@ PARAMETERS: tuple[Parameter, ...] = (
         help="Bytes that must be free in the queue's file system to accept mail; 0 for no limit.",
     ),
     Parameter(
+        name="queue_spare_files",
+        type=Type.INTEGER,
+        default="1000",
+        low=0,
+        high=100000,
+        own=True,
+        help=(
+            "Files of removed small messages that are kept in the folder spare, to be used again; 0 for none. "
+            "Using a file again costs less than making one."
+        ),
+    ),
+    Parameter(
         name="readme_directory",
         type=Type.STRING,
         default="/usr/share/doc/postfix",
