@@ -20,6 +20,22 @@ class Logger(logger.Logger):
     See L{twisted.logger.Logger}. The namespace is C{qmqpd_tx.} and Postfix's program name.
     """
 
+    def info(self, format: str | None = None, **fields: Any) -> None:
+        """
+        Emit an event at the level of nearly all events, without a detour.
+
+        @param format: the text, with C{{name}} fields.
+        """
+        fields["log_logger"] = self
+        fields["log_level"] = LogLevel.info
+        fields["log_namespace"] = self.namespace
+        fields["log_source"] = self.source
+        fields["log_format"] = format
+        fields["log_time"] = time()
+        if "log_trace" in fields:
+            fields["log_trace"].append((self, self.observer))
+        self.observer(fields)
+
     def emit(self, level: LogLevel, format: str | None = None, **fields: Any) -> None:
         """
         Emit an event.

@@ -166,6 +166,7 @@ class PostfixLineTests(Case):
         pids = [1]
         log = self.logger(maillog := self.open(pid=lambda: pids[0]))
         log.info("x")
+        maillog.flush()
         pids[0] = 2
         log.info("x")
         maillog.flush()

@@ -105,7 +105,7 @@ class MailLog:
         self._sender = syslog_sender
         self._verbose = verbose
         self._programs: dict[object, str | None] = {}
-        self._lines: list[str] = []
+        self._waiting: list[tuple[Mapping[str, Any], str]] = []
         self._flush_call: IDelayedCall | None = None
         self._lock = threading.RLock()
         self._thread = threading.get_ident()
@@ -150,7 +150,8 @@ class MailLog:
                 self._syslog.send(ident, level, self._formatter.text(event))
             return
         if threading.get_ident() == self._thread:
-            self._lines.append(self._renderer.line(event, program))
+            # Rendered at the end of the turn, all in one go.
+            self._waiting.append((event, program))
             if level in _URGENT or self._closed:
                 self.flush()
             elif self._flush_call is None:
@@ -180,7 +181,8 @@ class MailLog:
     def flush(self) -> None:
         """Write what waits."""
         with self._lock:
-            lines, self._lines = self._lines, []
+            events, self._waiting = self._waiting, []
+            lines = self._renderer.lines(events) if events else []
             if self._sink is None or not (lines or self._sink.dropped):
                 return
             lost = self._sink.write(lines)

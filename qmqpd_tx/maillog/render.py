@@ -15,7 +15,7 @@ import json
 import re
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from string import Formatter
 from typing import Any
 
@@ -163,7 +163,17 @@ class TextFormatter:
             template, names = compiled
             try:
                 text = template % tuple(
-                    [value if type(value := event[name]) is str else field_text(value) for name in names]
+                    [
+                        value
+                        if (kind := type(value := event[name])) is str
+                        # The commonest conversions without a call: addresses and counts.
+                        else value.decode("ascii")
+                        if kind is bytes and value.isascii()
+                        else str(value)
+                        if kind is int
+                        else field_text(value)
+                        for name in names
+                    ]
                 )
             except Exception:
                 # A missing field, or a value that refuses to be shown: formatEvent says so in its text.
@@ -232,10 +242,32 @@ class PostfixRenderer:
         self._heads: dict[str, str] = {}
         self._heads_pid = -1
 
+    def lines(self, events: Iterable[tuple[Mapping[str, Any], str]]) -> list[str]:
+        """
+        Render the events of a turn; what they have in common is looked up once.
+
+        @param events: events with their programs.
+        @return: the lines, with their ends.
+        """
+        lines = []
+        text = self._formatter.text
+        second, head_of, stamp, head = -1, "", "", ""
+        for event, program in events:
+            now = int(event.get("log_time") or 0.0)
+            if now != second or program != head_of:
+                second, head_of = now, program
+                stamp, head = self._timestamps.text(now), self._head(program)
+            lines.append(f"{stamp}{head}{text(event)}\n")
+        return lines
+
     def line(self, event: Mapping[str, Any], program: str) -> str:
         """
         @return: the line, with its end.
         """
+        stamp = self._timestamps.text(event.get("log_time") or 0.0)
+        return f"{stamp}{self._head(program)}{self._formatter.text(event)}\n"
+
+    def _head(self, program: str) -> str:
         pid = self._pid()
         if pid != self._heads_pid or len(self._heads) > _FORMATS_LIMIT:
             self._heads.clear()
@@ -245,8 +277,7 @@ class PostfixRenderer:
             head = self._heads[program] = (
                 f" {self._hostname} {self._syslog_name}/{printable(program)}[{pid}]: "
             )
-        stamp = self._timestamps.text(event.get("log_time") or 0.0)
-        return f"{stamp}{head}{self._formatter.text(event)}\n"
+        return head
 
 
 class JSONRenderer:
@@ -263,6 +294,15 @@ class JSONRenderer:
         self._syslog_name = syslog_name
         self._pid = pid
         self._formatter = TextFormatter()
+
+    def lines(self, events: Iterable[tuple[Mapping[str, Any], str]]) -> list[str]:
+        """
+        Render the events of a turn.
+
+        @param events: events with their programs.
+        @return: the lines, with their ends.
+        """
+        return [self.line(event, program) for event, program in events]
 
     def line(self, event: Mapping[str, Any], program: str) -> str:
         """

@@ -170,7 +170,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         high=100000,
         own=True,
         help=(
-            "Files of removed small messages that are kept in the folder spare, to be used again; 0 for none. "
+            "Files of removed small messages that are kept in the folder spare, to be used again; 0: none. "
             "Using a file again costs less than making one."
         ),
     ),
