@@ -262,7 +262,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         name="qmgr_intake_share",
         type=Type.INTEGER,
-        default="10",
+        default="5",
         low=1,
         high=100,
         own=True,
