@@ -179,7 +179,7 @@ class Listeners:
             path = _path(port)
             if path is not None and os.geteuid() == 0:
                 uid, gid = owner
-                os.chown(path, -1 if uid is None else uid, -1 if gid is None else gid)
+                os.lchown(path, -1 if uid is None else uid, -1 if gid is None else gid)
 
     def accept(self) -> None:
         """

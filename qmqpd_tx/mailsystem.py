@@ -46,7 +46,7 @@ from qmqpd_tx.qmgr.triggers import TriggerFactory
 from qmqpd_tx.qmqp.hostnames import ClientNames
 from qmqpd_tx.resolver import make_resolver
 from qmqpd_tx.spool.store import FileMailQueue
-from qmqpd_tx.startup import Invocation, Refusal, check_surroundings, give_log
+from qmqpd_tx.startup import Invocation, Refusal, check_surroundings, give_away, give_log
 from qmqpd_tx.transports.registry import TransportRegistry
 
 log = Logger(namespace="qmqpd_tx.master")
@@ -172,7 +172,7 @@ class MailSystem(MultiService):
             self._refusal.refuse(str(problem))
 
     def _make_queue_directory(self) -> None:
-        path, (uid, gid) = self._queue_directory, self._invocation.owner
+        path = self._queue_directory
         longest = os.fsencode(path / SOCKET)
         if len(longest) > SOCKET_NAME_LIMIT:
             raise ConfigError(
@@ -181,8 +181,9 @@ class MailSystem(MultiService):
             )
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if os.geteuid() == 0 and uid is not None and path.stat().st_uid == 0:
-                os.chown(path, uid, -1 if gid is None else gid)
+            # Where a link leads is for whoever made it to give away.
+            if not path.is_symlink():
+                give_away(os.fspath(path), self._invocation.owner)
         except OSError as problem:
             raise ConfigError(
                 f"queue_directory = {path}: cannot be made: {problem.strerror}: make it, and give it to the "

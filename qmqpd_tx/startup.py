@@ -13,6 +13,7 @@ import atexit
 import encodings.idna  # noqa: F401
 import os
 import pwd
+import stat
 import sys
 from contextlib import suppress
 from typing import Any, NoReturn
@@ -90,12 +91,31 @@ def give_log(invocation: Invocation, config: IConfig) -> None:
     Give a log file of root's to the user that the process is going to be, so that it can be opened again at
     SIGHUP.
     """
-    path, (uid, gid) = invocation.log_file(config), invocation.owner
+    with suppress(OSError):
+        give_away(invocation.log_file(config), invocation.owner)
+
+
+def give_away(path: str, owner: Owner) -> None:
+    """
+    Give a file or a folder of root's to the user that the process is going to be; nothing else of root's, and
+    nothing at all when it is not root that starts.
+
+    What is looked at and what is given are the same, and neither is what a link leads to: after the first
+    start the name may be in a folder where that user puts links.
+
+    @raise OSError: it cannot be given, or is a symbolic link.
+    """
+    uid, gid = owner
     if uid is None or os.geteuid() != 0:
         return
-    with suppress(OSError):
-        if os.path.isfile(path) and os.stat(path).st_uid == 0:
-            os.chown(path, uid, -1 if gid is None else gid)
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        found = os.fstat(fd)
+        single = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
+        if found.st_uid == 0 and (single or stat.S_ISDIR(found.st_mode)):
+            os.fchown(fd, uid, -1 if gid is None else gid)
+    finally:
+        os.close(fd)
 
 
 class Refusal:

@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 PACKAGE = "qmqpd_tx"
 ROOT = Path(__file__).resolve().parent.parent
 
-BASE = frozenset({"events", "message", "status", "interfaces", "netstring"})
+BASE = frozenset({"events", "message", "status", "interfaces", "netstring", "wire"})
 """What everybody may import, and what imports nobody else."""
 
 LIBRARIES: Mapping[str, frozenset[str]] = {

@@ -61,6 +61,7 @@ class ControlProtocol(Protocol):
         self._decoder = LineDecoder()
         self._waiting: deque[bytes] = deque()
         self._busy: Deferred[Any] | None = None
+        self._stepping = False
         self._clock = clock
         self._timer: IDelayedCall | None = None
         self._gone = False
@@ -87,6 +88,10 @@ class ControlProtocol(Protocol):
         self._next()
 
     def _next(self) -> None:
+        if self._stepping:
+            # An answer that came at once: the loop below goes on. A call for each would not end well.
+            return
+        self._stepping = True
         while self._busy is None and self._waiting:
             line = self._waiting.popleft()
             answer = maybeDeferred(self._handle, line)
@@ -94,6 +99,7 @@ class ControlProtocol(Protocol):
             self._limit(None)
             self._busy = answer
             answer.addCallbacks(self._done, self._failed)
+        self._stepping = False
         if self.transport is None:
             return
         # A client that pours in requests without waiting for answers is not read meanwhile.

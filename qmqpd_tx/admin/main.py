@@ -11,6 +11,8 @@ Answers to: postqueue(1), postconf(1), qmail-qmqpc.
 from __future__ import annotations
 
 import importlib
+import io
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -88,11 +90,20 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except click.Abort:
         click.echo("qmqpd-tx: interrupted", err=True)
         return 130
+    except OSError as problem:
+        # Errors of other files are the commands' to explain: this is standard output.
+        click.echo(f"qmqpd-tx: {problem.strerror}", err=True)
+        # What could not be written must not be tried again at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return int(Exit.TEMPORARY)
     return result if isinstance(result, int) else int(Exit.OK)
 
 
 def main() -> NoReturn:
     """The console script."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Mail has addresses and replies in any script; the terminal may know one.
+        sys.stdout.reconfigure(errors="replace")
     sys.exit(run())
 
 

@@ -94,6 +94,8 @@ def show(folder: Path, in_json: bool) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return int(Exit.OK)
     except OSError as problem:
+        if problem.filename is None:
+            raise  # Not from the queue, but from standard output.
         raise CommandError(f"{problem.filename}: {problem.strerror}", Exit.TEMPORARY) from problem
     for text in damaged:
         click.echo(f"qmqpd-tx: warning: {printable(text)}", err=True)

@@ -9,6 +9,8 @@ the caller's. Messages are held in a temporary file when they are large. Answers
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -56,10 +58,20 @@ def _address(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
+def _standard_input() -> IO[bytes]:
+    """
+    @raise OSError: it is closed.
+    """
+    # Unlike what its type says it is None then.
+    if not sys.stdin:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    return sys.stdin.buffer
+
+
 def _read_text(path: str) -> str:
     try:
         if path == "-":
-            return sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
+            return _standard_input().read().decode("utf-8", "surrogateescape")
         return Path(path).read_text(encoding="utf-8", errors="surrogateescape")
     except OSError as error:
         raise _Stop(ExitStatus.CONFIGURATION, f"cannot read {path}: {error.strerror}") from None
@@ -194,17 +206,13 @@ def send_command(
         if fault is not None:
             raise _Stop(*fault)
         with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as content:
-            if message_path == "-":
-                size = _spool(sys.stdin.buffer, content)
-            else:
-                try:
-                    source = open(message_path, "rb")  # noqa: SIM115 - closed below
-                except OSError as error:
-                    raise _Stop(
-                        ExitStatus.READ_ERROR, f"cannot read {message_path}: {error.strerror}"
-                    ) from None
-                with source:
-                    size = _spool(source, content)
+            try:
+                source = _standard_input() if message_path == "-" else open(message_path, "rb")  # noqa: SIM115
+            except OSError as error:
+                name = "the message" if message_path == "-" else message_path
+                raise _Stop(ExitStatus.READ_ERROR, f"cannot read {name}: {error.strerror}") from None
+            with source:
+                size = _spool(source, content)
             result = _run(servers, content, size, _address(sender), addresses, timeout, connect_timeout)
     except _Stop as stop:
         click.echo(f"qmqpd-tx: {stop}", err=True)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -135,7 +136,7 @@ class Bounces:
         self._queue = queue
         self._timezone = timezone
         self._settings = _settings(config)
-        self._attempts: dict[QueueID, int] = {}
+        self._attempts: WeakValueDictionary[QueueID, IStoredMessage] = WeakValueDictionary()
 
     def reconfigure(self, config: IConfig) -> None:
         """
@@ -154,8 +155,8 @@ class Bounces:
         queue_id = message.queue_id
         records = [encode_outcome(outcome) for outcome in outcomes]
         # A message is opened anew for each attempt, and several deliveries of one attempt may report.
-        fresh = self._attempts.get(queue_id) != id(message)
-        self._attempts[queue_id] = id(message)
+        fresh = self._attempts.get(queue_id) is not message
+        self._attempts[queue_id] = message
         return _deferred(self._replace(queue_id, records) if fresh else self._append(queue_id, records))
 
     def notify(self, message: IStoredMessage) -> Deferred[QueueID | None]:

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
@@ -122,18 +122,19 @@ class Admission:
         Bring one deferred message in, whatever its time and however full the active queue is.
 
         @return: a Deferred that fires when it is active.
-        @raise MessageNotFound: (failure) it is not in the deferred queue.
+        @raise MessageNotFound: (failure) it is not in the deferred queue, or should not be any more.
         @raise SpoolError: (failure) it cannot be opened.
         """
         if queue_id in self._active.jobs or queue_id in self._opening or queue_id in self._arrived_ids:
             return succeed(None)
+        if queue_id in self._chores.stuck:
+            return fail(MessageNotFound(f"{queue_id}: on its way out of the queue"))
         self._opening.add(queue_id)
         opened: Deferred[None] = self._queue.open(queue_id, Queue.DEFERRED)
         self._chores.begin()
 
         def admit(message: IStoredMessage) -> None:
-            self._opening.discard(queue_id)
-            self._admit(message, Queue.DEFERRED, False)
+            self._opened(message, queue_id, Queue.DEFERRED)
             self._wake()
 
         def failed(failure: Failure) -> Failure:
@@ -203,7 +204,11 @@ class Admission:
 
     def _opened(self, message: IStoredMessage, queue_id: QueueID, source: Queue) -> None:
         self._opening.discard(queue_id)
-        self._admit(message, source, False)
+        if queue_id in self._chores.stuck:
+            # It was opened behind its own removal, and that has failed.
+            message.close()
+        else:
+            self._admit(message, source, False)
 
     def _not_opened(self, failure: Failure, queue_id: QueueID, source: Queue) -> None:
         self._opening.discard(queue_id)

@@ -6,8 +6,8 @@ as the delivery agent would write them, marks in the queue file for who is done,
 for who failed for good, and feedback for the scheduler.
 
 Durability: a recipient that failed for good is marked only after the bounce service says that the record is
-safe. A delivered recipient is marked at once, unless the message is at its end with it and will be
-removed anyway. A mark that cannot be written is remembered, so that this process does not deliver twice.
+safe. A delivered recipient is marked at once, unless the message is at its first try and at its end with
+it, and will be removed anyway. A mark that cannot be written is remembered, so that this process does not deliver twice.
 
 A transport that fails (a bug), is missing, or does not report on everybody defers the recipients and is
 left alone for C{transport_retry_time}. Answers to qmgr(8)'s deliver and entry parts.
@@ -235,7 +235,8 @@ class Deliveries:
             job.bounced = True
             job.busy += 1
             self._chores.spawn(job.queue_id, self._record_bounced(job, bounced))
-        if sent and not (job.clean() and job.settled()):
+        # A message that was tried before may have to stay for a notice that cannot be sent.
+        if sent and not (job.fresh and job.clean() and job.settled()):
             self.mark(job, sent, RecipientState.DELIVERED)
         if known < len(recipients):
             self._missing(job, recipients, attempt)

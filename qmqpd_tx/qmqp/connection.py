@@ -9,7 +9,8 @@ address, at most one chunk of input, and nothing else of the message.
 
 How it fails: a malformed packet, an unauthorized client or a refused message is a C{D} or C{Z} reply after
 C{qmqpd_error_delay}, during which (and for C{qmqpd_timeout} after which) what the client still sends is
-thrown away, so that the reply is not lost in a TCP reset. When the queue does not take content, the
+thrown away, so that the reply is not lost in a TCP reset; for an unauthorized client
+C{qmqpd_unauthorized_time_limit} has to be enough. When the queue does not take content, the
 transport is paused. When the message is not safe C{qmqpd_answer_time_limit} after the client's last byte,
 it is abandoned for good and the answer is C{Z}.
 
@@ -44,6 +45,7 @@ from qmqpd_tx.qmqp.parser import Event, QMQPParser
 from qmqpd_tx.qmqp.replies import ReplyClass, encode_reply
 from qmqpd_tx.qmqp.roles import Owner, State, Transport, peer_of
 from qmqpd_tx.qmqp.verp import split_verp, verp_fault
+from qmqpd_tx.wire import read_now, write_last
 
 log = Logger(namespace="qmqpd_tx.qmqpd")
 
@@ -78,6 +80,7 @@ class QMQPConnection:
         "_address",
         "_blocked",
         "_client",
+        "_drain_time",
         "_drained",
         "_eof",
         "_events",
@@ -125,6 +128,7 @@ class QMQPConnection:
         self._last_activity = self._last_byte = self._since = 0.0
         self._paused_at = 0.0
         self._resumed_at = float("-inf")
+        self._drain_time = self._settings.timeout
         self._drained = 0
         self._reply = b""
         self._verp_fault: str | None = None
@@ -144,6 +148,9 @@ class QMQPConnection:
         """
         if self._owner.opened(self):
             self.start()
+            if self.state is _RECEIVING:
+                # A small message is often there before the connection is accepted.
+                read_now(self.transport)
         else:
             self.transport.pauseProducing()
 
@@ -187,6 +194,8 @@ class QMQPConnection:
         if not authorized:
             text = f"Error: {self._label} is not authorized to use this service"
             log.info("{queue_id}: {reason}", queue_id=NO_QUEUE_ID, reason=text)
+            # Strangers must not hold the places of those who may come.
+            self._drain_time = settings.unauthorized_time_limit
             self._refuse(ReplyClass.PERMANENT, text)
             return
         self.state = _RECEIVING
@@ -384,12 +393,20 @@ class QMQPConnection:
             self._send_reply()
 
     def _send_reply(self) -> None:
+        if self.state is _COMMITTING:
+            # The whole packet is here, so there is nothing that could be lost by closing.
+            self.state = _CLOSING
+            self._since = self._owner.clock.seconds()
+            if self._timer is None:
+                self._arm(self._settings.timeout)
+            write_last(self.transport, self._reply)
+            return
         self.transport.write(self._reply)
-        if self.state is not _COMMITTING and not self._eof and self._drained <= self._settings.drain_limit:
+        if not self._eof and self._drained <= self._settings.drain_limit:
             # The client may still be sending. Closing now could destroy the reply on its way.
             self.state = State.DRAINING
             self._since = self._owner.clock.seconds()
-            self._arm(self._settings.timeout)
+            self._arm(self._drain_time)
             finish_writing = getattr(self.transport, "loseWriteConnection", None)
             if finish_writing is not None:
                 finish_writing()
@@ -436,6 +453,8 @@ class QMQPConnection:
             deadline = self._paused_at + settings.answer_time_limit
         elif state is _COMMITTING:
             deadline = self._last_byte + settings.answer_time_limit
+        elif state is State.DRAINING:
+            deadline = self._since + self._drain_time
         else:
             deadline = self._since + settings.timeout
         if now < deadline:

@@ -125,7 +125,7 @@ def parse_server(text: str) -> Server:
         raise ValueError(f"not a server: {text!r}; specify host, host:port or [address]:port")
     if not separator:
         return Server(host)
-    if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
+    if not (port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65536):
         raise ValueError(f"not a port number: {port!r} in {text!r}")
     return Server(host, int(port))
 
@@ -210,7 +210,8 @@ async def send_message(
         except (TCPTimedOutError, TimeoutError) as error:
             result = Result(ExitStatus.CONNECTION_TIMED_OUT, f"connection timed out: {error}", server)
             continue
-        except DNSLookupError as error:
+        except (DNSLookupError, ValueError) as error:
+            # ValueError: no host can have such a name.
             result = Result(ExitStatus.NETWORK, f"host not found: {error}", server)
             continue
         except (ConnectError, OSError) as error:

@@ -18,6 +18,7 @@ class Settings:
     """
     @ivar timeout: C{qmqpd_timeout}, seconds.
     @ivar error_delay: C{qmqpd_error_delay}, seconds.
+    @ivar unauthorized_time_limit: C{qmqpd_unauthorized_time_limit}, seconds, but no longer than the timeout.
     @ivar answer_time_limit: C{qmqpd_answer_time_limit}, seconds.
     @ivar drain_limit: how many bytes of unwanted input are thrown away to let a client have its reply.
     @ivar soft_bounce: C{soft_bounce}.
@@ -29,6 +30,7 @@ class Settings:
 
     timeout: float
     error_delay: float
+    unauthorized_time_limit: float
     answer_time_limit: float
     drain_limit: int
     soft_bounce: bool
@@ -47,6 +49,9 @@ def read_settings(config: IConfig, drain_limit: int) -> Settings:
     return Settings(
         timeout=config.seconds("qmqpd_timeout"),
         error_delay=config.seconds("qmqpd_error_delay"),
+        unauthorized_time_limit=min(
+            config.seconds("qmqpd_unauthorized_time_limit"), config.seconds("qmqpd_timeout")
+        ),
         answer_time_limit=config.seconds("qmqpd_answer_time_limit"),
         drain_limit=drain_limit,
         soft_bounce=config.boolean("soft_bounce"),

@@ -89,7 +89,7 @@ class NewFile:
     def discard(self, fs: FileSystem, paths: QueuePaths) -> None:
         """
         Close and remove the file, if there is one. The removal can fail only if the file system is beyond
-        help, and start-up sweeps what is unfinished, so that is only logged.
+        help, and start-up sweeps what is unfinished, so that is only logged; C{exists} stays set.
         """
         try:
             self.close(fs)
@@ -103,6 +103,7 @@ class NewFile:
                 queue_id=self.queue_id,
                 reason=error.strerror or str(error),
             )
+            return
         self.exists = False
 
 

@@ -150,7 +150,7 @@ class Worker:
         """
         @return: answers, to be sent as soon as they come: moves and removals do not wait for the sync.
         """
-        removals = {frame.payload for frame in frames if frame.kind == REMOVE}
+        covered = _covered(frames)
         swallowed: dict[bytes, tuple[int, bytes]] = {}
         answers: list[bytes] = []
         commits: list[tuple[Frame, bytes, int]] = []
@@ -159,9 +159,8 @@ class Worker:
                 self._write(frame, commits, answers)
             elif frame.kind == MOVE_KIND:
                 source, target, due = _unpack_move(frame.payload)
-                if target in removals and target not in swallowed:
+                if frame.number in covered:
                     swallowed[target] = (frame.number, source)
-                    removals.discard(source)
                 else:
                     answers.append(_answer(frame.number, self._move(source, target, due)))
             elif frame.kind == REMOVE:
@@ -247,6 +246,23 @@ class Worker:
 
 def _answer(number: int, error: int) -> bytes:
     return ANSWER.pack(number, error)
+
+
+def _covered(frames: Sequence[Frame]) -> set[int]:
+    """
+    @return: the numbers of the moves whose files are removed by the next frame that names where they go.
+    """
+    covered: set[int] = set()
+    following: dict[bytes, bytes] = {}
+    for frame in reversed(frames):
+        if frame.kind == REMOVE:
+            following[frame.payload] = REMOVE
+        elif frame.kind == MOVE_KIND and following:
+            source, target, _ = _unpack_move(frame.payload)
+            if following.get(target) == REMOVE:
+                covered.add(frame.number)
+            following[source] = following[target] = MOVE_KIND
+    return covered
 
 
 def _unpack_move(payload: bytes) -> tuple[bytes, bytes, float]:

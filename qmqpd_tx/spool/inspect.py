@@ -16,6 +16,7 @@ from attrs import frozen
 from qmqpd_tx.interfaces import MessageNotFound, SpoolError
 from qmqpd_tx.message import Envelope, LogKind, Queue, QueueID
 from qmqpd_tx.spool import queueid, record
+from qmqpd_tx.spool.errors import RecycledFile
 from qmqpd_tx.spool.files import MAX_DEPTH, subfolders, walk
 from qmqpd_tx.spool.filesystem import FileSystem, RealFileSystem
 from qmqpd_tx.spool.logs import read_log_file
@@ -156,15 +157,23 @@ def _look(
         if queue is Queue.INCOMING and found.st_mode & 0o700 != 0o700:
             return None
         read = reader(fs, fd)
+        header = read(0, HEADER_SIZE)
         try:
-            layout = record.decode_header(read(0, HEADER_SIZE), found.st_size, queue_id)
+            layout = record.decode_header(header, found.st_size, queue_id)
             envelope = record.decode_envelope(
                 read(layout.envelope, layout.recipients - layout.envelope), layout.envelope
             )
             piece = record.read_recipients(read, layout, None, recipient_limit)
+        except RecycledFile:
+            return None
         except SpoolError as error:
+            if read(0, HEADER_SIZE) != header:
+                return None
             when = found.st_mtime
             return QueueListing(queue_id, queue, 0, when, b"", (), False, 0, when, (), str(error))
+        if read(0, HEADER_SIZE) != header:
+            # The message was removed, and the file is already another one's.
+            return None
     finally:
         fs.close(fd)
     reasons: Sequence[bytes] = ()

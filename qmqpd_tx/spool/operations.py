@@ -21,6 +21,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import MessageDamaged, MessageUnfinished
 from qmqpd_tx.message import Envelope, Queue, QueueID, Recipient, RecipientSlice, RecipientState
 from qmqpd_tx.spool import record
@@ -30,6 +31,8 @@ from qmqpd_tx.spool.errors import RecycledFile, translated
 from qmqpd_tx.spool.files import QueuePaths, make_parent
 from qmqpd_tx.spool.filesystem import FileSystem
 from qmqpd_tx.spool.record import CHUNK, HEADER_SIZE, Layout
+
+log = Logger(namespace="qmqpd_tx.qmgr")
 
 _PLACES = (Queue.ACTIVE, Queue.DEFERRED, Queue.INCOMING, Queue.HOLD)
 _STATES = frozenset(state.value[0] for state in RecipientState)
@@ -293,7 +296,10 @@ def cover(batch: Sequence[Operation]) -> None:
 
 
 class Discard(FileOperation):
-    """Remove what an aborted message left on disk; then call back with its id."""
+    """
+    Remove what an aborted message left on disk; then call back with its id. What cannot be removed may be a whole
+    message, which must not be delivered: there is no call, and the store goes on taking it for one being written.
+    """
 
     __slots__ = ("_done", "_file")
     doing = "discard"
@@ -308,7 +314,8 @@ class Discard(FileOperation):
         self._file.discard(fs, paths)
 
     def finish(self) -> None:
-        self._done(self._file.queue_id)
+        if not self._file.exists:
+            self._done(self._file.queue_id)
 
 
 # --- reading ------------------------------------------------------------------------------------------
@@ -394,6 +401,7 @@ class Open(FileOperation):
             self.result = open_message(fs, path)
         except RecycledFile:
             fs.unlink(path)
+            log.info("{queue_id}: removed queue file with another message", queue_id=self.queue_id)
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from None
 
     def finish(self) -> None:

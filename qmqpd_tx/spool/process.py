@@ -11,8 +11,10 @@ error; when the process ends, its unfinished work is done by the threads, and so
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
@@ -214,8 +216,23 @@ class DiskProcess:
         if not self.running:
             return
         self._close()
+        log.error(
+            "the disk process ended, {count} operations are done again on threads", count=len(self._waiting)
+        )
+        if self._pid:
+            # If only the channel is lost, it is still at work, and nobody else may do that work beside it.
+            with suppress(OSError):
+                os.kill(self._pid, signal.SIGKILL)
+        self._repeat()
+
+    def _repeat(self) -> None:
+        """
+        Give back what has no answer, as soon as the process is gone.
+        """
+        if not self._gone():
+            self._reactor.callLater(REAP_INTERVAL, self._repeat)
+            return
         waiting, self._waiting = self._waiting, {}
-        log.error("the disk process ended, {count} operations are done again on threads", count=len(waiting))
         for answered in waiting.values():
             answered(LOST)
 
@@ -224,16 +241,21 @@ class DiskProcess:
         self._reactor.removeReader(self)
         self._reactor.removeWriter(self)
         self._channel.close()
-        if self._pid:
-            # It ends when its channel does. One that hangs in the disk is not waited for.
-            self._reap(REAP_TRIES)
 
-    def _reap(self, tries: int) -> None:
+    def _gone(self) -> bool:
+        """
+        @return: whether the process has ended.
+        """
+        if not self._pid:
+            return True
         try:
             pid, _ = os.waitpid(self._pid, os.WNOHANG)
         except ChildProcessError:
-            return
-        if pid == 0 and tries:
+            return True
+        return pid != 0
+
+    def _reap(self, tries: int) -> None:
+        if not self._gone() and tries:
             self._reactor.callLater(REAP_INTERVAL, self._reap, tries - 1)
 
     def stop(self) -> None:
@@ -242,6 +264,8 @@ class DiskProcess:
         """
         if self.running:
             self._close()
+            # It ends when its channel does. One that hangs in the disk is not waited for.
+            self._reap(REAP_TRIES)
 
 
 class SmallFiles(Protocol):

@@ -21,6 +21,7 @@ from __future__ import annotations
 import re
 from typing import TypeGuard
 
+from qmqpd_tx.interfaces import SpoolError
 from qmqpd_tx.message import QueueID
 
 ALPHABET = "0123456789BCDFGHJKLMNPQRSTVWXY"
@@ -85,10 +86,13 @@ class QueueIDs:
         """
         @param now: POSIX seconds.
         @return: an id greater than all before.
+        @raise SpoolError: there is none.
         """
         number = int(now * 1_000_000)
         if number <= self.last:
             number = self.last + 1
+        if number > _HIGHEST:
+            raise SpoolError("there are no more queue ids: is the clock right?")
         self.last = number
         return encode(number)
 

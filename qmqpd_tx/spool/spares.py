@@ -28,6 +28,8 @@ from qmqpd_tx.spool.filesystem import FileSystem
 FILE_LIMIT = 65536
 """Larger files are not kept: they hold disk space."""
 
+_FINISHED = stat.S_IFREG | 0o700
+
 
 class Spares:
     """
@@ -61,9 +63,9 @@ class Spares:
                 if not (number.isascii() and number.isdigit() and entry.is_file(follow_symlinks=False)):
                     continue
                 self._number = max(self._number, int(number))
-                size = entry.stat(follow_symlinks=False).st_size
-                if len(self._files) < self._limit and size <= FILE_LIMIT:
-                    self._files.append((entry.path, size))
+                found = entry.stat(follow_symlinks=False)
+                if len(self._files) < self._limit and _usable(found):
+                    self._files.append((entry.path, found.st_size))
                 else:
                     fs.unlink(entry.path)
         except OSError:
@@ -82,7 +84,7 @@ class Spares:
         if not self._ready or len(self._files) >= self._limit:
             return False
         found = self._fs.lstat(path)
-        if found.st_size > FILE_LIMIT or found.st_nlink != 1 or not stat.S_ISREG(found.st_mode):
+        if not _usable(found):
             return False
         self._number += 1
         name = f"{self._folder}/{self._number}"
@@ -118,3 +120,11 @@ class Spares:
                 fs.unlink(name)
             return None
         return fd
+
+
+def _usable(found: os.stat_result) -> bool:
+    """
+    @return: whether a file can be the next message's: small, nobody else's, and with exactly the mode of a finished
+        message. With another mode, what was acknowledged would be taken for unfinished after a restart.
+    """
+    return found.st_mode == _FINISHED and found.st_nlink == 1 and found.st_size <= FILE_LIMIT

@@ -110,6 +110,7 @@ class StoredMessage:
     """
 
     __slots__ = (
+        "__weakref__",
         "_recipients",
         "content",
         "envelope",

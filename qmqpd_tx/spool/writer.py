@@ -281,10 +281,12 @@ class FileMessageWriter(DraftWriter):
 
     def _end(self, error: SpoolError) -> None:
         """
-        Nothing came of it; the disk thread has removed what there was.
+        Nothing came of it; the disk thread has removed what there was, or there is no way to remove it: see
+        L{Discard}.
         """
         self._state = WriterState.DONE
-        self._store.discarded(self.queue_id)
+        if self._file is None or not self._file.exists:
+            self._store.discarded(self.queue_id)
         result, self._result = self._result, None
         if result is not None:
             result.errback(error)

@@ -144,6 +144,10 @@ class ProtocolTests(SynchronousTestCase):
         self.waiting[0].callback("first")
         self.assertEqual([answer["result"] for answer in self.answers()], ["first", {"n": 2}])
 
+    def test_many_at_once(self) -> None:
+        """However many requests come in one piece, each is answered."""
+        self.assertEqual(len(self.ask(*[{"command": "echo"}] * 3000)), 3000)
+
     def test_impatient_client_is_not_read(self) -> None:
         """Who pours in requests while one is at work is paused."""
         self.ask({"command": "wait"}, {"command": "echo"})

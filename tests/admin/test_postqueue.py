@@ -177,6 +177,53 @@ class ShowTests(Case):
         self.assertEqual((done.returncode, done.stderr), (0, b""))
 
 
+class StreamTests(Case):
+    """Standard streams that are not as they should be."""
+
+    def end(self, redirections: str, *arguments: str, encoding: str = "utf-8") -> tuple[int, bytes]:
+        """
+        @return: exit status and standard error of a real process.
+        """
+        import subprocess
+        import sys
+
+        root = Path(__file__).resolve().parent.parent.parent
+        done = subprocess.run(
+            ["sh", "-c", f'exec "$@" {redirections}', "sh", sys.executable, "-m", "qmqpd_tx.admin.main"]
+            + ["-c", str(self.folder), *arguments],
+            env={**os.environ, "PYTHONPATH": str(root), "PYTHONIOENCODING": encoding},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+        return done.returncode, done.stderr
+
+    def test_full(self) -> None:
+        """Output that cannot be written is an error in one line."""
+        for arguments in (("postconf", "-d"), ("postqueue", "-p")):
+            self.assertEqual(self.end(">/dev/full", *arguments), (75, b"qmqpd-tx: No space left on device\n"))
+
+    def test_no_input(self) -> None:
+        """Nor is there a message without a standard input."""
+        for more in ((), ("--recipients-file", "-", "--message", "/dev/null")):
+            status, errors = self.end("<&-", "send", "--from", "a@b", "--server", "127.0.0.1:9", *more, "c@d")
+            self.assertEqual(errors.count(b"\n"), 1, errors)
+            self.assertEqual(status, 55 if more else 54)
+
+    async def test_encoding(self) -> None:
+        """What the terminal cannot show does not end the listing."""
+        ids = await self.fill()
+        config = config_from_text(f"queue_directory = {self.spool}\n")
+        store = FileMailQueue(config, self.reactor)
+        await store.start()
+        reason = Outcome(Recipient(b"c@dst.test", b"c@dst.test", 0), Action.DEFERRED, "4.0.0", "\u20ac full")
+        await store.append_log(LogKind.DEFER, ids["deferred"], [encode_outcome(reason)], False)
+        await store.stop()
+        for option in ("-p", "-j"):
+            self.assertEqual(self.end(">/dev/null", "postqueue", option, encoding="ascii"), (0, b""))
+
+
 class FlushTests(Case):
     """-f and -i."""
 

@@ -5,6 +5,7 @@ Who is told, when, and in which order things become safe.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from unittest import SkipTest
 
 from twisted.internet.defer import Deferred, fail
 from twisted.logger import capturedLogs, formatEvent
@@ -250,6 +251,25 @@ class Safety(BounceTestCase):
         again = self.successResultOf(self.intake.queue.open(message.queue_id, Queue.INCOMING))
         self.successResultOf(self.bounces.deferred(again, [failure(second, dsn="4.4.1")]))
         self.assertEqual(self.log(message.queue_id, LogKind.DEFER), [b"b@y.test"])
+
+    def test_deferred_at_the_same_address(self) -> None:
+        """
+        It is a new attempt even if the message is where that of the attempt before was in memory.
+        """
+        message, (recipient,) = self.message()
+        queue_id, address = message.queue_id, id(message)
+        self.successResultOf(self.bounces.deferred(message, [failure(recipient)]))
+        message.close()
+        del message
+        opened = []
+        for _ in range(1000):
+            opened.append(self.successResultOf(self.intake.queue.open(queue_id, Queue.INCOMING)))
+            if id(opened[-1]) == address:
+                break
+        else:
+            raise SkipTest("this interpreter does not use addresses again")
+        self.successResultOf(self.bounces.deferred(opened[-1], [failure(recipient)]))
+        self.assertEqual(len(self.successResultOf(self.intake.queue.read_log(LogKind.DEFER, queue_id))), 1)
 
     def test_forget(self) -> None:
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from qmqpd_tx.interfaces import DeliveryRequest, SpoolError
+from qmqpd_tx.interfaces import DeliveryRequest, MessageNotFound, SpoolError
 from qmqpd_tx.message import Queue
 from qmqpd_tx.status import Action, DeliveryReport
 from tests.qmgr.scripted import QueueManagerTestCase, bounced, deferred, hangs, sent
@@ -111,6 +111,25 @@ class OrderTests(QueueManagerTestCase):
         self.assertEqual(len(self.smtp.requests), 1)
         self.assertEqual(len(self.bounces.notices), 1)
 
+    def test_failed_notice_after_a_delivery(self) -> None:
+        """Who gets a message at a retry gets it once, when a notice about somebody else keeps the message."""
+
+        def half(request: DeliveryRequest) -> DeliveryReport:
+            return deferred(request) if request.nexthop == "good.test" else bounced(request)
+
+        self.smtp.script = half
+        self.bounces.broken = {"notify"}
+        queue_id = self.send("u@good.test", "u@bad.test")
+        self.smtp.script = sent
+        self.wait(2000)
+        self.assertEqual(self.where(queue_id), [Queue.DEFERRED])
+        self.flushLoggedErrors(SpoolError)
+        self.bounces.broken = set()
+        self.wait(4000)
+        self.assertEqual(self.where(queue_id), [])
+        self.assertEqual(self.smtp.delivered(), [b"u@good.test", b"u@bad.test", b"u@good.test"])
+        self.assertEqual(len(self.bounces.notices), 1)
+
     def test_failed_record(self) -> None:
         """A failure that cannot be recorded is none: the recipient waits."""
         self.smtp.script = bounced
@@ -168,6 +187,35 @@ class FailingStoreTests(QueueManagerTestCase):
         self.queue.broken = set()
         self.wait(70)
         self.assertEqual(self.where(queue_id), [])
+
+    def test_opened_behind_a_failed_removal(self) -> None:
+        """A scan that opens a message while its removal is still to fail does not bring it up again."""
+        removal: Deferred[None] = Deferred()
+        opening: Deferred[None] = Deferred()
+        store_open = self.queue.open
+        self.queue.broken = {"move to active"}
+        self.patch(self.queue, "remove", lambda *_: removal)
+        self.patch(self.queue, "open", lambda *which: opening.addCallback(lambda _: store_open(*which)))
+        queue_id = self.send("u@d.test")
+        self.manager.flush()
+        self.run_turns()
+        removal.errback(SpoolError(f"{queue_id}: remove: read-only file system"))
+        opening.callback(None)
+        self.run_turns()
+        self.assertEqual(len(self.smtp.requests), 1)
+
+    def test_asked_for_behind_a_failed_removal(self) -> None:
+        """Nor does somebody who asks for it by name."""
+        self.smtp.script = deferred
+        queue_id = self.send("u@d.test")
+        self.smtp.script = sent
+        self.queue.broken = {"move to active", "remove"}
+        self.successResultOf(self.manager.deliver_now(queue_id))
+        self.run_turns()
+        self.failureResultOf(self.manager.deliver_now(queue_id), MessageNotFound)
+        self.run_turns()
+        self.assertEqual(self.where(queue_id), [Queue.DEFERRED])
+        self.assertEqual(len(self.smtp.requests), 2)
 
     def test_deferring_fails(self) -> None:
         """A message that cannot be put aside stays active, is put aside later, and is tried again."""

@@ -198,7 +198,14 @@ class FailOverTests(SynchronousTestCase):
         self.assertEqual(self.seen, [packet()])
 
     def test_next_server_when_there_is_no_connection(self) -> None:
-        for problem in (ConnectionRefusedError(), TimeoutError(), DNSLookupError("x"), OSError("x")):
+        bad_name = ValueError("invalid hostname: a..b")
+        for problem in (
+            ConnectionRefusedError(),
+            TimeoutError(),
+            DNSLookupError("x"),
+            OSError("x"),
+            bad_name,
+        ):
             result = self.send(problem, b"3:Kok,", b"3:Kno,")
             self.assertEqual(result, Result(ExitStatus.ACCEPTED, "ok", Server("192.0.2.1", 1001)))
             self.assertEqual(self.seen, [packet()])
@@ -208,6 +215,7 @@ class FailOverTests(SynchronousTestCase):
             (ConnectionRefusedError(), ExitStatus.CONNECTION_REJECTED),
             (TimeoutError(), ExitStatus.CONNECTION_TIMED_OUT),
             (DNSLookupError("x"), ExitStatus.NETWORK),
+            (ValueError("invalid hostname: a..b"), ExitStatus.NETWORK),
         ):
             self.assertIs(self.send(ConnectionRefusedError(), problem).status, status)
 

@@ -348,6 +348,25 @@ class DrainTests(ServerTestCase):
         client.end()
         self.assert_quiet()
 
+    def test_a_stranger_is_not_given_much_time(self) -> None:
+        """Who may not use the service does not keep a place from those who may."""
+        self.clients.answer = False
+        for config, seconds in (
+            ("", 5),
+            ("qmqpd_unauthorized_time_limit = 9s\n", 9),
+            ("qmqpd_timeout = 3s\n", 3),
+        ):
+            client = self.connect(self.make_factory(config))
+            self.clock.advance(1)
+            self.assertIn(b"not authorized", client.reply)
+            for _ in range(seconds):
+                self.assertFalse(client.closed)
+                client.send(b"x")
+                self.clock.advance(1)
+            self.assertTrue(client.transport.aborted)
+            client.end()
+        self.assert_quiet()
+
     def test_not_without_bounds(self) -> None:
         factory = self.make_factory("", drain_limit=1000)
         client = self.connect(factory)

@@ -8,7 +8,7 @@ import os
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from qmqpd_tx.interfaces import MessageNotFound
+from qmqpd_tx.interfaces import CommitAbandoned, MessageNotFound
 from qmqpd_tx.message import Queue, QueueID
 from qmqpd_tx.spool.disk import InlineDisk
 from qmqpd_tx.spool.files import QueuePaths
@@ -108,6 +108,21 @@ class FileQueueTests(QueueContract, SynchronousTestCase):
         self.test_full()
         incoming = os.path.join(self.directory, "incoming")
         self.assertEqual([name for _, _, names in os.walk(incoming) for name in names], [])
+
+    def test_cannot_be_undone(self) -> None:
+        """A given up message whose file cannot be removed is not delivered either."""
+        self.hold()
+        writer = self.write(commit=False)
+        committed = writer.commit()
+        writer.abort()
+        self.failureResultOf(committed, CommitAbandoned)
+
+        def unlink(path: str) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        self.patch(self.fs, "unlink", unlink)
+        self.release()
+        self.assertEqual(self.successResultOf(self.queue.scan(Queue.INCOMING).next(10)), [])
 
 
 class HeldResultsTests(FileQueueTests):

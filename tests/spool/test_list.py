@@ -9,8 +9,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from qmqpd_tx.interfaces import MessageNotFound
 from qmqpd_tx.message import LogKind, Queue, QueueID, RecipientState
-from qmqpd_tx.spool import inspect
+from qmqpd_tx.spool import inspect, record
 from qmqpd_tx.spool.disk import InlineDisk
+from qmqpd_tx.spool.filesystem import RealFileSystem
 from qmqpd_tx.spool.store import FileMailQueue
 from tests.spool.values import ENVELOPE, NOW, TOP, Values
 
@@ -104,6 +105,29 @@ class InspectTests(SynchronousTestCase):
         found = inspect.find_message(self.directory, self.held)
         self.assertIn("offset 0", found.problem or "")
         self.assertEqual((found.queue, found.size, found.envelope), (Queue.HOLD, 0, None))
+
+    def test_used_again(self) -> None:
+        """A file that becomes another message's while it is read, or before, shows nothing of either."""
+        path = os.path.join(self.directory, "hold", self.held)
+        with open(path, "rb") as file:
+            old = file.read()
+        other = old.replace(b"joe@example.org", b"eve@example.org")
+        layout = record.decode_header(old, len(old))
+        new = record.encode_header(layout, self.deferred) + other[record.HEADER_SIZE :]
+        reads: list[int] = []
+
+        class Recycling(RealFileSystem):
+            def pread(self, fd: int, length: int, offset: int) -> bytes:  # type: ignore[override]
+                data = os.pread(fd, length, offset)
+                reads.append(offset)
+                if len(reads) == 1:
+                    with open(path, "r+b") as file:
+                        file.write(new)
+                return data
+
+        for _ in range(2):
+            found = list(inspect.list_messages(self.directory, [Queue.HOLD], fs=Recycling()))
+            self.assertEqual(found, [])
 
     def test_empty(self) -> None:
         """A folder where no queue ever was is an empty queue."""

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from qmqpd_tx.interfaces import SpoolError
 from qmqpd_tx.message import LogKind, Queue, QueueID
 from qmqpd_tx.spool import queueid
 from qmqpd_tx.spool.files import QueuePaths
@@ -34,6 +35,14 @@ class QueueIDTests(SynchronousTestCase):
         ids.seen(seen)
         ids.seen(queueid.encode(5))
         self.assertGreater(ids.next(1000.0), seen)
+
+    def test_no_more(self) -> None:
+        """When there are no more ids, none is given twice."""
+        ids = queueid.QueueIDs()
+        ids.seen(QueueID("Y" * 10 + "X"))
+        self.assertEqual(ids.next(0.0), "Y" * 11)
+        self.assertRaises(SpoolError, ids.next, 0.0)
+        self.assertRaises(SpoolError, queueid.QueueIDs().next, 1e12)
 
     def test_valid(self) -> None:
         """Nothing else passes for an id."""

@@ -4,13 +4,18 @@ The disk process itself, over a real socket: frames in any chunking, and a whole
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
+import subprocess
 import threading
+import time
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from qmqpd_tx.spool.diskchild import (
@@ -28,6 +33,8 @@ from qmqpd_tx.spool.diskchild import (
     serve,
 )
 from qmqpd_tx.spool.filesystem import RealFileSystem
+from qmqpd_tx.spool.process import LOST, REAP_INTERVAL, DiskProcess
+from qmqpd_tx.spool.spares import Spares
 
 
 class CountingFileSystem(RealFileSystem):
@@ -151,6 +158,24 @@ class WorkerTests(SynchronousTestCase):
         self.assertEqual(self.work(*requests), {0: 0, 1: 0})
         self.assertEqual(os.listdir(self.folder), [])
 
+    def test_move_after_a_removal(self) -> None:
+        """A removal swallows only a move before it, and every request is answered."""
+        self.work((COMMIT, commit(self.path("a"), b"x")), (COMMIT, commit(self.path("b"), b"y")))
+        requests = ((REMOVE, self.path("b").encode()), (MOVE_KIND, move(self.path("a"), self.path("b"))))
+        self.assertEqual(self.work(*requests), {0: 0, 1: 0})
+        self.assertEqual(os.listdir(self.folder), ["b"])
+
+    def test_moved_on(self) -> None:
+        """A move is not swallowed when the file has moved on before the removal."""
+        self.work((COMMIT, commit(self.path("a"), b"x")))
+        requests = (
+            (MOVE_KIND, move(self.path("a"), self.path("b"))),
+            (MOVE_KIND, move(self.path("b"), self.path("c"))),
+            (REMOVE, self.path("b").encode()),
+        )
+        self.assertEqual(self.work(*requests), {0: 0, 1: 0, 2: errno.ENOENT})
+        self.assertEqual(os.listdir(self.folder), ["c"])
+
     def test_errors(self) -> None:
         """What is not there is an errno, for the move and for the removal that would have swallowed it."""
         requests = ((MOVE_KIND, move(self.path("b"), self.path("c"))), (REMOVE, self.path("c").encode()))
@@ -189,3 +214,68 @@ class ServeTests(SynchronousTestCase):
         """The formats do not depend on the machine."""
         self.assertEqual((FRAME.size, ANSWER.size, MOVE.size), (9, 6, 12))
         self.assertEqual(struct.calcsize("!IcI"), FRAME.size)
+
+
+class LossTests(SynchronousTestCase):
+    """The channel to the process is lost."""
+
+    def test_process_still_runs(self) -> None:
+        """
+        A process that has lost its channel may still be at work, so what it was given is done again only after
+        it is gone.
+        """
+        child = subprocess.Popen(["sleep", "60"])
+        self.addCleanup(child.wait)
+        self.addCleanup(child.kill)
+        clock = MemoryReactorClock()
+        ours, theirs = socket.socketpair()
+        self.addCleanup(theirs.close)
+        process = DiskProcess(clock, ours, child.pid)
+        alive: list[bool] = []
+
+        def answered(error: int) -> None:
+            self.assertEqual(error, LOST)
+            try:
+                os.kill(child.pid, 0)
+            except ProcessLookupError:
+                alive.append(False)
+            else:
+                alive.append(True)
+
+        process.commit(b"incoming/a", b"x", answered)
+        process.remove(b"active/b", answered)
+        process.connectionLost(Failure(OSError(errno.ENOBUFS, "No buffer space available")))
+        self.assertFalse(process.running)
+        for _ in range(1000):
+            if alive:
+                break
+            time.sleep(0.01)
+            clock.advance(REAP_INTERVAL)
+        self.assertEqual(alive, [False, False])
+        self.assertEqual(len(self.flushLoggedErrors()), 0)
+
+
+class AdoptTests(SynchronousTestCase):
+    """What is taken over from the folder of spare files."""
+
+    def test_only_our_own(self) -> None:
+        """
+        A file that would make an unfinished message of an acknowledged one, or that has another name besides,
+        is not used.
+        """
+        folder = self.mktemp()
+        os.makedirs(folder)
+        for name, mode in (("1", 0o700), ("2", 0o600), ("3", 0o700), ("4", 0o755)):
+            os.close(os.open(os.path.join(folder, name), os.O_CREAT | os.O_WRONLY))
+            os.chmod(os.path.join(folder, name), mode)
+        os.link(os.path.join(folder, "3"), os.path.join(folder, "precious"))
+        spares = Spares(RealFileSystem(), folder, 10)
+        spares.adopt()
+        self.assertEqual(sorted(os.listdir(folder)), ["1", "precious"])
+        fd = spares.fill(os.path.join(folder, "a"), b"x")
+        assert fd is not None
+        os.close(fd)
+        self.assertIsNone(spares.fill(os.path.join(folder, "b"), b"x"))
+        self.assertEqual(os.stat(os.path.join(folder, "precious")).st_size, 0)
+        os.chmod(os.path.join(folder, "a"), 0o740)
+        self.assertFalse(spares.take(os.path.join(folder, "a")))

@@ -17,6 +17,8 @@ from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from qmqpd_tx.config import config_from_text
+from qmqpd_tx.startup import Invocation, give_log
 from tests.peers import find, free_port
 from tests.service import RunningService, qmqp_send, wait_until
 from tests.system.names import CLIENT, NAME, NameServer
@@ -144,6 +146,37 @@ class UserTests(SynchronousTestCase):
                 service.wait_for_log("accepting mail on")
             self.assertIn("run/qmqp: no right to remove the socket", service.log_text())
             service.log.unlink()
+
+    def test_log_by_another_name(self) -> None:
+        """
+        What root gives away is a log, and not the file to which its name leads: whoever may write in the
+        folder could choose that.
+        """
+        folder = scratch(self)
+        precious = folder / "precious"
+        for make in (os.symlink, os.link):
+            precious.write_text("root's")
+            path = folder / "mail.log"
+            make(precious, path)
+            invocation = Invocation("", (), False, "", (self.uid, self.gid), False, False, True)
+            give_log(invocation, config_from_text(f"maillog_file = {path}\n"))
+            self.assertEqual(precious.stat().st_uid, 0)
+            path.unlink()
+
+    def test_queue_by_another_name(self) -> None:
+        """
+        So is the queue's folder a folder, and not a link to one.
+        """
+        folder = scratch(self)
+        (folder / "precious").mkdir(mode=0o755)
+        service = RunningService(folder, free_port(), twistd=DROP)
+        service.queue.symlink_to(folder / "precious")
+        service.start(wait=False)
+        assert service.process is not None
+        self.addCleanup(service.stop)
+        wait_until(lambda: service.process.poll() is not None, 30, "the service to refuse to start")
+        self.assertEqual(service.process.returncode, 1)
+        self.assertEqual((folder / "precious").stat().st_uid, 0)
 
 
 class JailTests(SynchronousTestCase):

@@ -118,6 +118,17 @@ PARAMETERS: tuple[Parameter, ...] = (
         help="Time limit for each read from and each write to a QMQP client.",
     ),
     Parameter(
+        name="qmqpd_unauthorized_time_limit",
+        type=Type.TIME,
+        default="5s",
+        low=0,
+        own=True,
+        help=(
+            "How long a client that may not use the service is left to collect its negative reply; others "
+            "have qmqpd_timeout."
+        ),
+    ),
+    Parameter(
         name="smtpd_client_port_logging",
         type=Type.BOOLEAN,
         default="no",

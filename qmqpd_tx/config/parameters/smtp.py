@@ -288,6 +288,15 @@ PARAMETERS: tuple[Parameter, ...] = (
         help="The most addresses of a destination to try; 0 for no limit.",
     ),
     Parameter(
+        name="smtp_mx_lookup_limit",
+        type=Type.INTEGER,
+        default="100",
+        low=0,
+        high=MAXIMUM_INTEGER,
+        own=True,
+        help="The most MX hosts of a destination whose addresses are looked up, best first; 0 for no limit.",
+    ),
+    Parameter(
         name="smtp_mx_session_limit",
         type=Type.INTEGER,
         default="2",

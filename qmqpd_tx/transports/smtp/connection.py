@@ -4,8 +4,8 @@ One connection to an SMTP server: the Twisted protocol around a L{Conversation}.
 Moves bytes, keeps time, streams content with back-pressure; decides nothing. One caller at a time waits
 for it: for the handshake (L{SMTPConnection.handshake}), then for transactions (L{SMTPConnection.transact}).
 Both Deferreds always fire with L{None}; what happened is in C{conversation} and C{loss}. After a loss
-the connection is gone. Answers to smtp(8), the C{smtp_*_timeout} limits: each is for one wait on the
-server, as in Postfix with C{smtp_per_request_deadline = no}.
+the connection is gone. Answers to smtp(8), the C{smtp_*_timeout} limits: each is for one whole reply, or for
+one wait until the server takes more content.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from qmqpd_tx.events import Logger
 from qmqpd_tx.transports.smtp.conversation import Conversation, Event, Stage, Transaction
 from qmqpd_tx.transports.smtp.outcomes import Loss
 from qmqpd_tx.transports.smtp.settings import Settings
-from qmqpd_tx.transports.smtp.wire import DirectWriter
+from qmqpd_tx.wire import DirectWriter
 
 log = Logger(namespace="qmqpd_tx.smtp")
 
@@ -262,11 +262,14 @@ class SMTPConnection(Protocol):
         if self.loss is not None:
             return
         conversation = self.conversation
+        replies = conversation.replies
         events = conversation.receive(data)
         # Before the limit is set anew: an event may end the wait, and then there is no limit.
         if conversation.output:
             self._flush()
-        self.touch()
+        # Only what answers is a sign of life: a server could send parts of a reply for ever.
+        if conversation.replies != replies:
+            self.touch()
         if events:
             self._handle(events)
 

@@ -24,6 +24,7 @@ from collections.abc import Sequence
 
 from qmqpd_tx.transports.smtp.replies import Reply, ReplyParser
 
+_SIZE_DIGITS = 20  # RFC 1870
 _ESMTP = re.compile(rb"(?i)\bESMTP\b")
 
 
@@ -87,6 +88,7 @@ class Conversation:
     @ivar stage: the L{Stage}.
     @ivar output: bytes to send, in order; whoever sends them clears the list.
     @ivar refusal: the reply that ended the handshake, or L{None}.
+    @ivar replies: how many complete replies counted so far.
     @ivar reusable: whether another transaction may follow once the session is L{Stage.IDLE}.
     @ivar pipelining: whether the server offers PIPELINING; likewise C{eight_bit_mime}, C{dsn}.
     @ivar size: whether it offers SIZE.
@@ -105,6 +107,7 @@ class Conversation:
         "output",
         "pipelining",
         "refusal",
+        "replies",
         "reusable",
         "size",
         "size_limit",
@@ -136,6 +139,7 @@ class Conversation:
         self.stage = Stage.GREETING
         self.output: list[bytes] = []
         self.refusal: Reply | None = None
+        self.replies = 0
         self.reusable = True
         self.pipelining = False
         self.eight_bit_mime = False
@@ -157,13 +161,15 @@ class Conversation:
                 if self.stage is Stage.BODY:
                     # An answer while content is still leaving is the answer to all of it, but first
                     # the caller must stop or finish sending.
-                    self._unread.extend(replies[index:])
+                    # A second one would be out of turn, and any more of that say nothing new.
+                    self._unread.extend(replies[index : index + 2])
                     break
                 event = self._reply(reply)
                 if event is not None:
                     events.append(event)
             return events
-        self._unread.extend(replies)
+        if len(self._unread) < 2:
+            self._unread.extend(replies[:1])
         return []
 
     @property
@@ -177,6 +183,7 @@ class Conversation:
         return self._parser.last_garbage
 
     def _reply(self, reply: Reply) -> Event | None:
+        self.replies += 1
         if reply.code == 421:
             self.reusable = False
         stage = self.stage
@@ -243,7 +250,9 @@ class Conversation:
             elif keyword == "SIZE":
                 self.size = True
                 limit = words[1] if len(words) > 1 else ""
-                self.size_limit = int(limit) if limit.isascii() and limit.isdigit() else 0
+                # A number of so many digits is no limit, and more of them than int() takes.
+                number = limit.isascii() and limit.isdigit() and len(limit) <= _SIZE_DIGITS
+                self.size_limit = int(limit) if number else 0
 
     # --- one transaction --------------------------------------------------------------------------
 

@@ -159,7 +159,8 @@ class HostFinder:
         by_preference: dict[int, list[tuple[str, str]]] = {}
         own_preference: int | None = None
         last: Unresolved | None = None
-        for preference, name in sorted(records):
+        # Each name may cost the whole time of a DNS query, and an answer has room for thousands.
+        for preference, name in sorted(records)[: self._settings.mx_lookup_limit or None]:
             try:
                 found = await self._addresses(name)
             except Unresolved as failure:

@@ -77,6 +77,7 @@ class Settings:
     defer_if_no_mx_address_found: bool
     randomize_addresses: bool
     balance_inet_protocols: bool
+    mx_lookup_limit: int
     mx_address_limit: int
     mx_session_limit: int
     fallback_relay: Sequence[str]
@@ -163,6 +164,7 @@ def settings_from(config: IConfig) -> Settings:
         defer_if_no_mx_address_found=config.boolean("smtp_defer_if_no_mx_address_found"),
         randomize_addresses=config.boolean("smtp_randomize_addresses"),
         balance_inet_protocols=config.boolean("smtp_balance_inet_protocols"),
+        mx_lookup_limit=config.integer("smtp_mx_lookup_limit"),
         mx_address_limit=config.integer("smtp_mx_address_limit"),
         mx_session_limit=config.integer("smtp_mx_session_limit"),
         fallback_relay=list(config.words("smtp_fallback_relay")),

@@ -275,6 +275,19 @@ class Stages(World):
             self.replied(b"550 5.1.1 no", ehlo, BOUNCED, "5.1.1")
             self.replied(b"554 no", ehlo, BOUNCED, "5.0.0")
 
+    def test_endless_reply(self) -> None:
+        """A reply that never becomes complete gets no more time than silence, at every stage."""
+        for line in (b"250-more\r\n", b"no SMTP\r\n", b"x"):
+            for _, said, doing, limit in self.STAGES:
+                delivery, peer = self.reach(said)
+                for _ in range(limit):
+                    self.assertNoResult(delivery)
+                    peer.protocol.dataReceived(line)
+                    self.reactor.advance(1)
+                text = f"conversation with {HOST} timed out while {doing}"
+                self.check(self.outcome(delivery), DEFERRED, "4.4.2", text, RELAY)
+                self.assertTrue(peer.wire.aborted)
+
     def test_421_and_close(self) -> None:
         for command, said, _, _ in self.STAGES:
             delivery, peer = self.reach(said)
@@ -309,11 +322,13 @@ class Stages(World):
             self.check(self.outcome(delivery), DEFERRED, "4.4.2", text, RELAY)
             self.assertTrue(peer.wire.aborted)
 
-    def test_the_limit_is_for_each_wait(self) -> None:
+    def test_the_limit_is_for_each_reply(self) -> None:
         delivery, peer = self.reach([])
-        for _ in range(5):
-            self.reactor.advance(299)
-            peer.protocol.dataReceived(b"2")
+        for limit in (299, 299, 119):
+            self.reactor.advance(limit)
+            self.assertNoResult(delivery)
+            peer.say(b"250-one more line", b"354 go" if limit == 119 else OK)
+        self.reactor.advance(599)
         self.assertNoResult(delivery)
 
     def test_another_answer_to_data_is_a_protocol_error(self) -> None:
@@ -413,7 +428,9 @@ class Size(World):
         self.assertNotIn(b"MAIL", peer.heard())
 
     def test_no_limit(self) -> None:
-        for size in (b"SIZE", b"SIZE 0", b"SIZE x"):
+        # The last is as long as a line may be; numbers of that length are more than Python reads.
+        self.configure("line_length_limit = 6000\n")
+        for size in (b"SIZE", b"SIZE 0", b"SIZE x", b"SIZE " + b"9" * 5000):
             self.deliver()
             peer = self.accept()
             peer.greet(b"250-x\r\n250-" + size + b"\r\n250 PIPELINING")
@@ -475,6 +492,19 @@ class Large(World):
                 peer.wire.producer.resumeProducing()
             text = f"host {HOST} said: 552 5.3.4 too big (in reply to end of DATA command)"
             self.check(self.outcome(delivery), BOUNCED, "5.3.4", text, RELAY)
+
+    def test_flood_instead_of_reading(self) -> None:
+        """A server that answers without end and takes nothing costs neither memory nor time without end."""
+        delivery, peer = self.begin()
+        peer.wire.producer.resumeProducing()
+        for _ in range(179):
+            peer.say(*[b"250 really"] * 100)
+            self.reactor.advance(1)
+            self.assertNoResult(delivery)
+        self.assertLess(len(peer.protocol.conversation._unread), 3)
+        self.reactor.advance(2)
+        self.assertTrue(peer.wire.aborted)
+        self.assertEqual(self.outcome(delivery).action, DEFERRED)
 
     def test_a_queue_file_that_cannot_be_read_never_ends_with_a_dot(self) -> None:
         class Broken(Content):

@@ -47,6 +47,24 @@ class Hosts(World):
         self.assertEqual(failure is not None, action is DEFERRED)
 
 
+class Bounds(Hosts):
+    """A DNS that says too much."""
+
+    def test_many_exchangers(self) -> None:
+        """Not every one of thousands of names is looked up; the best are."""
+        self.zone.records["crowd.test"] = [("MX", n, f"{n}.crowd.test") for n in range(3000, 0, -1)]
+        self.zone.records["2.crowd.test"] = [("A", "192.0.2.1")]
+        self.configure("smtp_mx_lookup_limit = 20\n")
+        self.assertEqual(self.refuse_all("crowd.test"), ["192.0.2.1"])
+        self.assertEqual(len(self.zone.asked), 21)
+
+    def test_without_limit(self) -> None:
+        self.zone.records["crowd.test"] = [("MX", n, f"{n}.crowd.test") for n in range(200)]
+        self.zone.records["199.crowd.test"] = [("A", "192.0.2.1")]
+        self.configure("smtp_mx_lookup_limit = 0\n")
+        self.assertEqual(self.refuse_all("crowd.test"), ["192.0.2.1"])
+
+
 class Order(Hosts):
     def test_by_preference(self) -> None:
         self.assertEqual(self.refuse_all("three.test"), ["192.0.2.1", "192.0.2.2", "192.0.2.3"])
