@@ -6,8 +6,9 @@ as the delivery agent would write them, marks in the queue file for who is done,
 for who failed for good, and feedback for the scheduler.
 
 Durability: a recipient that failed for good is marked only after the bounce service says that the record is
-safe. A delivered recipient is marked at once, unless the message is at its first try and at its end with
-it, and will be removed anyway. A mark that cannot be written is remembered, so that this process does not deliver twice.
+safe. A delivered recipient is marked at once, unless the message is at its end with it at the first try,
+and will be removed anyway. A mark that cannot be written is remembered, so that this process does not deliver
+twice.
 
 A transport that fails (a bug), is missing, or does not report on everybody defers the recipients and is
 left alone for C{transport_retry_time}. Answers to qmgr(8)'s deliver and entry parts.

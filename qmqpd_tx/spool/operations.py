@@ -297,8 +297,9 @@ def cover(batch: Sequence[Operation]) -> None:
 
 class Discard(FileOperation):
     """
-    Remove what an aborted message left on disk; then call back with its id. What cannot be removed may be a whole
-    message, which must not be delivered: there is no call, and the store goes on taking it for one being written.
+    Remove what an aborted message left on disk; then call back with its id. What cannot be removed may be a
+    whole message, which must not be delivered: there is no call, and the store goes on taking it for one that
+    is being written.
     """
 
     __slots__ = ("_done", "_file")

@@ -124,7 +124,7 @@ class Spares:
 
 def _usable(found: os.stat_result) -> bool:
     """
-    @return: whether a file can be the next message's: small, nobody else's, and with exactly the mode of a finished
-        message. With another mode, what was acknowledged would be taken for unfinished after a restart.
+    @return: whether a file can be the next message's: small, without another name, and with the mode of a
+        finished message. Else what was acknowledged would be taken for unfinished after a restart.
     """
     return found.st_mode == _FINISHED and found.st_nlink == 1 and found.st_size <= FILE_LIMIT

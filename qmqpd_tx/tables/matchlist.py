@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from attrs import Factory, define
@@ -191,6 +192,7 @@ def _host_address(pattern: str, where: str) -> _Address | None:
         ) from None
 
 
+@lru_cache(maxsize=4096)
 def _client_address(text: str) -> _Address | None:
     try:
         address = ip_address(text)

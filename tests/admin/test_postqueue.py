@@ -189,8 +189,10 @@ class StreamTests(Case):
 
         root = Path(__file__).resolve().parent.parent.parent
         done = subprocess.run(
-            ["sh", "-c", f'exec "$@" {redirections}', "sh", sys.executable, "-m", "qmqpd_tx.admin.main"]
-            + ["-c", str(self.folder), *arguments],
+            [
+                *("sh", "-c", f'exec "$@" {redirections}', "sh", sys.executable, "-m", "qmqpd_tx.admin.main"),
+                *("-c", str(self.folder), *arguments),
+            ],
             env={**os.environ, "PYTHONPATH": str(root), "PYTHONIOENCODING": encoding},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -221,7 +223,7 @@ class StreamTests(Case):
         await store.append_log(LogKind.DEFER, ids["deferred"], [encode_outcome(reason)], False)
         await store.stop()
         for option in ("-p", "-j"):
-            self.assertEqual(self.end(">/dev/null", "postqueue", option, encoding="ascii"), (0, b""))
+            self.assertEqual(self.end(">/dev/null", "postqueue", option, encoding="latin-1"), (0, b""))
 
 
 class FlushTests(Case):

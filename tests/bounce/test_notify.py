@@ -166,6 +166,27 @@ class Safety(BounceTestCase):
         self.intake.queue.capacity = None
         self.assertIsNotNone(self.successResultOf(self.bounces.notify(message)))
 
+    def test_copy_fails(self) -> None:
+        """
+        The sender is not told again and again because the postmaster's copy fails.
+        """
+        self.configure("notify_classes = bounce\n")
+        message, (recipient,) = self.message()
+        begin = self.intake.cleanup.begin
+        begun: list[object] = []
+
+        def begin_once(client: None) -> object:
+            if begun:
+                raise IntakeError(False, "4.3.1", "Error: insufficient system storage")
+            begun.append(begin(client))
+            return begun[0]
+
+        self.patch(self.intake.cleanup, "begin", begin_once)
+        with capturedLogs() as events:
+            self.assertEqual(len(self.notices(message, [failure(recipient)])), 1)
+        self.assertEqual(self.log(message.queue_id), [])
+        self.assertIn("postmaster notice failed", "".join(formatEvent(event) for event in events))
+
     def test_unreadable_message(self) -> None:
         """
         A message that cannot be read makes no half a notice.

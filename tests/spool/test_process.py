@@ -221,8 +221,8 @@ class LossTests(SynchronousTestCase):
 
     def test_process_still_runs(self) -> None:
         """
-        A process that has lost its channel may still be at work, so what it was given is done again only after
-        it is gone.
+        A process that has lost its channel may still be at work, so what it was given is done again only
+        after it is gone.
         """
         child = subprocess.Popen(["sleep", "60"])
         self.addCleanup(child.wait)
