@@ -33,6 +33,7 @@ from qmqpd_tx.interfaces import (
     IIncomingMessage,
     IMailQueue,
     IMessageContent,
+    IntakeError,
     IStoredMessage,
     SpoolError,
 )
@@ -236,7 +237,16 @@ class Bounces:
         else:
             notice = await self._to_sender(message, recipients, sender, whole)
         if "bounce" in settings.classes:
-            await self._postmaster(message, recipients, sender, settings.copies_to, False)
+            try:
+                await self._postmaster(message, recipients, sender, settings.copies_to, False)
+            except (IntakeError, SpoolError) as problem:
+                # Another try would tell the sender once more.
+                log.warn(
+                    "{queue_id}: postmaster notice failed while bouncing to {to}: {reason}",
+                    queue_id=message.queue_id,
+                    to=settings.copies_to,
+                    reason=str(problem),
+                )
         return notice
 
     async def _to_sender(

@@ -18,8 +18,6 @@ from qmqpd_tx.address.syntax import strip_source_route
 _PLAIN = re.compile(rb"[!-?A-~]+@[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 """An address that no rewriting changes, but for C{append_dot_mydomain}."""
 
-_LOOSE_DOT = re.compile(rb"[ \t]*\.[ \t]*")
-
 CONTROLS = re.compile(rb"[\x00-\x1f\x7f]")
 """What an envelope address must not hold."""
 
@@ -55,15 +53,18 @@ class AddressRewriter:
             return address + b"." + self.domain
         if not address:
             return address
+        # No recursion, and all at once below: a header has room for a hundred thousand of them.
         direct = strip_source_route(address)
-        if direct != address:
-            return self.rewrite(direct)
+        while direct != address:
+            address, direct = direct, strip_source_route(direct)
+        if address.endswith(b"@@"):
+            address = address.rstrip(b"@") + b"@"
         local, at, domain = address.rpartition(b"@")
         if not at:
             return self._complete(address)
         if not domain and b"@" in local:
             return self.rewrite(local)
-        domain = _LOOSE_DOT.sub(b".", domain.strip(b" \t")).rstrip(b"\\")
+        domain = b".".join(label.strip(b" \t") for label in domain.split(b".")).rstrip(b"\\")
         if len(domain) > 1 and domain.endswith(b"."):
             domain = domain[:-1]
         if self.append_domain and domain and b"." not in domain and b"[" not in domain:

@@ -152,6 +152,7 @@ class QMQPConnection:
                 # A small message is often there before the connection is accepted.
                 read_now(self.transport)
         else:
+            self._paused_at = self._owner.clock.seconds()
             self.transport.pauseProducing()
 
     def start(self, resume: bool = False) -> None:
@@ -167,16 +168,24 @@ class QMQPConnection:
         if isinstance(name, str):
             self._named(name)
             if resume:
-                self.transport.resumeProducing()
+                self._first_read()
         else:
             if not resume:
+                self._paused_at = self._owner.clock.seconds()
                 self.transport.pauseProducing()
             name.addCallback(self._named_late)
 
     def _named_late(self, name: str) -> None:
         if self.state is State.WAITING:
             self._named(name)
-            self.transport.resumeProducing()
+            self._first_read()
+
+    def _first_read(self) -> None:
+        """
+        Read what may have been waiting in the kernel since the connection was made.
+        """
+        self._resumed_at = self._owner.clock.seconds()
+        self.transport.resumeProducing()
 
     def _named(self, name: str) -> None:
         settings = self._settings
@@ -335,6 +344,10 @@ class QMQPConnection:
             self._reject(ReplyClass.PERMANENT, "no recipients specified")
         else:
             self.state = _COMMITTING
+            if self._last_byte < self._last_activity:
+                # Some of the time for the answer has passed before it was read.
+                passed = self._last_activity - self._last_byte
+                self._arm(max(0.0, self._settings.answer_time_limit - passed))
             message.finish().addCallbacks(self._accepted, self._not_accepted)
 
     def _accepted(self, queue_id: QueueID) -> None:

@@ -47,6 +47,27 @@ class EnvelopeAddresses(SynchronousTestCase):
         }.items():
             self.assertEqual(REWRITER.rewrite(address), expected)
 
+    def test_hostile(self) -> None:
+        """
+        However much there is to take off, it is taken off, in time.
+        """
+        for address, expected in {
+            b"@" * 100_000: b"@",
+            b"a" + b"@" * 100_000: b"a@",
+            b"a@b" + b"@" * 100_000: b"a@b",
+            b"@a:" * 30_000 + b"x@y" + b"@" * 10_000: b"x@y",
+            b"@a:" * 30_000 + b"@@@": b"@",
+        }.items():
+            self.assertEqual(REWRITER.rewrite(address), expected)
+
+    def test_blanks_in_literals(self) -> None:
+        """
+        Nor does it take long to look for dots in a domain that is all blanks.
+        """
+        begun = time.monotonic()
+        REWRITER.rewrite(b"a@[" + b" " * 100_000 + b"]")
+        self.assertLess(time.monotonic() - begun, 5)
+
     def test_kept(self) -> None:
         """
         What is complete, or beyond help.

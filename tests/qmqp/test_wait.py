@@ -138,6 +138,23 @@ class AnswerTimeTests(ServerTestCase):
         client.end()
         self.assert_quiet()
 
+    def test_bytes_that_waited_for_their_turn(self) -> None:
+        """What is read when its turn has come may have been sent when the client connected."""
+        for seconds in (50, 70):
+            factory = self.make_factory("", max_connections=1)
+            self.cleanup.slow_commit = True
+            first, second = self.connect(factory), self.connect(factory)
+            self.clock.pump([1] * seconds)
+            first.end()
+            second.send(packet())
+            self.clock.pump([1] * max(0, 59 - seconds))
+            self.assertEqual(second.reply, b"")
+            self.clock.advance(1 if seconds < 60 else 0)
+            self.assertEqual(second.reply, LATE)
+            self.assertTrue(self.cleanup.begun[-1].aborted)
+            second.finish_sending()
+            second.end()
+
     def test_bytes_that_waited_in_the_kernel(self) -> None:
         """What is read after a pause may have been sent when the pause began."""
         self.cleanup.slow_store = True
