@@ -2,8 +2,8 @@
 The DNS resolver of one mail system. Part of the composition root.
 
 Takes C{dns_resolver_addresses}; gives an L{IResolver<twisted.internet.interfaces.IResolver>}: /etc/hosts,
-then a cache, then those servers, or else the ones in /etc/resolv.conf, which is looked at again every minute.
-Asks nobody by itself. A server that is not an address is a L{ConfigError}.
+then those servers, or else the ones in /etc/resolv.conf, which is looked at again every minute. Keeps no
+answers: that is for a name server on this machine or near it. Asks nobody by itself. A server that is not an address is a L{ConfigError}.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.interfaces import IResolver
-from twisted.names.cache import CacheResolver
 from twisted.names.client import Resolver
 from twisted.names.dns import PORT
 from twisted.names.hosts import Resolver as HostsResolver
@@ -72,6 +71,6 @@ def make_resolver(reactor: Any, config: IConfig, frozen: bool) -> IResolver:
         if frozen:
             client._parseCall.cancel()
     chain = ResolverChain(  # type: ignore[no-untyped-call]
-        [HostsResolver("/etc/hosts"), CacheResolver(), client]  # type: ignore[no-untyped-call]
+        [HostsResolver("/etc/hosts"), client]  # type: ignore[no-untyped-call]
     )
     return IResolver(chain)

@@ -195,8 +195,7 @@ class StreamTests(Case):
             ],
             env={**os.environ, "PYTHONPATH": str(root), "PYTHONIOENCODING": encoding},
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             check=False,
         )
         return done.returncode, done.stderr

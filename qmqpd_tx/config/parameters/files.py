@@ -165,7 +165,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         name="queue_spare_files",
         type=Type.INTEGER,
-        default="1000",
+        default="4000",
         low=0,
         high=100000,
         own=True,

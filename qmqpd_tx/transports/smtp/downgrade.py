@@ -21,7 +21,8 @@ _BOUNDARY_LIMIT = 2048
 _SOFT_BREAK_AFTER = 72
 
 _NEEDS_CODE = re.compile(rb"[^\t -<>-~]")
-_COMMENT = re.compile(rb"\((?:[^()\\]|\\.)*\)", re.DOTALL)
+_QUOTED = re.compile(rb"\"(?:[^\"\\]|\\.)*+(?:(\")|\\?\Z)", re.DOTALL)
+_COMMENT_PART = re.compile(rb"[()]|\\.|[^()\\]+|\\", re.DOTALL)
 _HEADER = re.compile(rb"([!-9;-~]+)[ \t]*:")
 _TOKEN = re.compile(rb"[ \t\n]*([^ \t\n;/\"=,:<>@()]+)")
 _TYPE = re.compile(rb"[ \t\n]*([^ \t\n;/\"=]+)[ \t\n]*/[ \t\n]*([^ \t\n;/\"=]+)")
@@ -37,17 +38,36 @@ class _Where(enum.Enum):
 
 
 def _without_comments(value: bytes) -> bytes:
-    # Innermost first, so that nested comments go as well; outside quoted strings only.
+    # Nested comments go as well; outside quoted strings only. Each byte is looked at once: anybody can write a
+    # header that is tens of thousands of parentheses deep.
     if b"(" not in value:
         return value
-    parts = re.split(rb'("(?:[^"\\]|\\.)*")', value)
-    for index in range(0, len(parts), 2):
-        while True:
-            shorter = _COMMENT.sub(b" ", parts[index])
-            if shorter == parts[index]:
-                break
-            parts[index] = shorter
-    return b"".join(parts)
+    parts: list[bytes] = []
+    position = 0
+    for match in _QUOTED.finditer(value):
+        # Without an end it is no quoted string, and then there is none behind it either.
+        if match[1]:
+            parts += (_without_comments_unquoted(value[position : match.start()]), match.group())
+            position = match.end()
+    return b"".join(parts) + _without_comments_unquoted(value[position:])
+
+
+def _without_comments_unquoted(text: bytes) -> bytes:
+    kept: list[bytes] = []
+    begun: list[int] = []
+    position = 0
+    while match := _COMMENT_PART.match(text, position):
+        part = match.group()
+        if part[:1] == b"\\" and not begun:
+            part = b"\\"
+        position += len(part)
+        if part == b")" and begun:
+            del kept[begun.pop() :]
+            part = b" "
+        elif part == b"(":
+            begun.append(len(kept))
+        kept.append(part)
+    return b"".join(kept)
 
 
 def quoted_printable(line: bytes, more: bool = False) -> bytes:

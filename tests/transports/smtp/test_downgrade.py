@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 
 from hypothesis import given
@@ -130,6 +131,13 @@ class AsPostfix(SynchronousTestCase):
 
 
 class Bounds(SynchronousTestCase):
+    def test_comments_without_end(self) -> None:
+        """Time is linear in the length of a header, however its comments and quotes nest."""
+        for value in (b"(" * 30_000 + b")" * 30_000, b"(\\" * 30_000, b"(" + b'"\\' * 30_000):
+            begun = time.monotonic()
+            convert(b"Content-Type: " + value + b"\n\n\xe9\n")
+            self.assertLess(time.monotonic() - begun, 5)
+
     def test_a_line_without_end_is_not_kept(self) -> None:
         downgrader = Downgrader()
         downgrader.feed(EIGHT + b"\n")
