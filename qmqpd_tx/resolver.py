@@ -3,7 +3,8 @@ The DNS resolver of one mail system. Part of the composition root.
 
 Takes C{dns_resolver_addresses}; gives an L{IResolver<twisted.internet.interfaces.IResolver>}: /etc/hosts,
 then those servers, or else the ones in /etc/resolv.conf, which is looked at again every minute. Keeps no
-answers: that is for a name server on this machine or near it. Asks nobody by itself. A server that is not an address is a L{ConfigError}.
+answers: that is for a name server on this machine or near it. Asks nobody by itself. A server that is not an
+address is a L{ConfigError}.
 """
 
 from __future__ import annotations

@@ -52,6 +52,7 @@ from qmqpd_tx.spool.disk import COMMIT_LANE, CONTENT_LANE, QUEUE_LANE, Disk, Lan
 from qmqpd_tx.spool.files import QueuePaths
 from qmqpd_tx.spool.filesystem import FileSystem, RealFileSystem
 from qmqpd_tx.spool.index import DueIndex
+from qmqpd_tx.spool.lanes import ProcessDisk
 from qmqpd_tx.spool.logs import AppendLog, Known, ReadLog, RemoveLog
 from qmqpd_tx.spool.operations import (
     FileOperation,
@@ -64,7 +65,7 @@ from qmqpd_tx.spool.operations import (
     ReadRecipients,
     Remove,
 )
-from qmqpd_tx.spool.process import DiskProcess, ProcessDisk
+from qmqpd_tx.spool.process import DiskProcess
 from qmqpd_tx.spool.record import Layout
 from qmqpd_tx.spool.recovery import Recover, check
 from qmqpd_tx.spool.scan import FileScan, Scan

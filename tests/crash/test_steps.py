@@ -19,7 +19,7 @@ from qmqpd_tx.message import Envelope, LogKind, Queue, QueueID, RecipientState
 from qmqpd_tx.spool.disk import InlineDisk
 from qmqpd_tx.spool.files import QueuePaths
 from qmqpd_tx.spool.filesystem import FileSystem, RealFileSystem
-from qmqpd_tx.spool.process import ProcessDisk
+from qmqpd_tx.spool.lanes import ProcessDisk
 from qmqpd_tx.spool.spares import Spares
 from qmqpd_tx.spool.store import FileMailQueue
 from tests.crash.power import Loss, PowerCut, SteppedFileSystem

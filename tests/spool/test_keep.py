@@ -13,8 +13,8 @@ from qmqpd_tx.message import Queue, QueueID
 from qmqpd_tx.spool.disk import InlineDisk
 from qmqpd_tx.spool.files import QueuePaths
 from qmqpd_tx.spool.filesystem import RealFileSystem
+from qmqpd_tx.spool.lanes import ProcessDisk
 from qmqpd_tx.spool.memory import MemoryMailQueue
-from qmqpd_tx.spool.process import ProcessDisk
 from qmqpd_tx.spool.spares import Spares
 from qmqpd_tx.spool.store import FileMailQueue
 from tests.spool.contract import QueueContract

@@ -38,8 +38,8 @@ class _Where(enum.Enum):
 
 
 def _without_comments(value: bytes) -> bytes:
-    # Nested comments go as well; outside quoted strings only. Each byte is looked at once: anybody can write a
-    # header that is tens of thousands of parentheses deep.
+    # Nested comments go as well; outside quoted strings only. Each byte is looked at once: anybody can
+    # write a header that is tens of thousands of parentheses deep.
     if b"(" not in value:
         return value
     parts: list[bytes] = []
