@@ -25,6 +25,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import hashlib
+import logging
 import os
 import random
 import re
@@ -256,6 +257,8 @@ async def rounds(options: argparse.Namespace, scratch: Path) -> int:
 
     @return: the exit status.
     """
+    # That a peer which was killed does not read any more is what this is about.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     chance = random.Random(options.seed)
     sink = Sink()
     sink_port, qmqp_port = free_port(), free_port()
