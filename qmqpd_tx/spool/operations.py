@@ -9,6 +9,9 @@ behind the store's back is still found for marking and reading.
 In a batch, the moves and marks of a message that is removed further on are not done: the file is unlinked
 where it is. To a crash this looks as if it came before all of them. If the removal fails, they are done
 after all.
+
+Longer than most modules, because the operations are many and each is short; they share how a message is found and
+how errors are told.
 """
 
 from __future__ import annotations
