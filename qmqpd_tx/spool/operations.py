@@ -10,8 +10,8 @@ In a batch, the moves and marks of a message that is removed further on are not 
 where it is. To a crash this looks as if it came before all of them. If the removal fails, they are done
 after all.
 
-Longer than most modules, because the operations are many and each is short; they share how a message is found and
-how errors are told.
+Longer than most modules, because the operations are many and each is short; they share how a message is
+found and how errors are told.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ never not at all. C{docs/queue-states.rst} is the full table.
 Failure: every Deferred fails with a L{SpoolError}. No disk operation ever runs on the reactor's thread, so
 a disk that hangs makes Deferreds wait and nothing else. Three kinds of disk threads share the work: one
 that does everything about existing messages in the order of the calls, C{queue_commit_threads} that
-commit, and two that move content of large messages. With a disk process, that one does what is common and small.
+commit, and two that move content of large messages. A disk process, where there is one, does what is common
+and small.
 
 Longer than most modules, because it is one class: the whole of L{IMailQueue}, a few lines a method. What a
 method does to the disk is in the modules beside it.
