@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -28,6 +29,7 @@ class FileSystem(Protocol):
     """What the file store asks of a file system; each method is the system call of that name."""
 
     has_syncfs: bool
+    """Whether L{syncfs} may be relied on."""
 
     def open(self, path: str, flags: int, mode: int = 0o600) -> int:
         """Open or make a file; never follows a symbolic link in the last part of the path."""
@@ -88,6 +90,20 @@ class FileSystem(Protocol):
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+def syncfs_tells(system: str, release: str) -> bool:
+    """
+    Whether syncfs(2) reports data that could not be written: Linux does from 5.8 on. Before that it says
+    that all is well, and a message would be acknowledged that is not on the disk.
+
+    @param system: as in C{Linux}.
+    @param release: the kernel's, as in C{6.1.0-18-amd64}.
+    """
+    version = re.match(r"(\d+)\.(\d+)", release)
+    return system == "Linux" and version is not None and (int(version[1]), int(version[2])) >= (5, 8)
+
+
 _WRITEBACK = 2  # SYNC_FILE_RANGE_WRITE
 _O_SAFE = os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -95,7 +111,7 @@ _O_SAFE = os.O_NOFOLLOW | os.O_CLOEXEC
 class RealFileSystem:
     """L{FileSystem} as the kernel does it."""
 
-    has_syncfs = hasattr(_libc, "syncfs")
+    has_syncfs = hasattr(_libc, "syncfs") and syncfs_tells(os.uname().sysname, os.uname().release)
     _has_writeback = hasattr(_libc, "sync_file_range")
 
     close = staticmethod(os.close)

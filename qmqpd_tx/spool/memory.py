@@ -82,13 +82,8 @@ class MemoryMessageWriter(DraftWriter):
 
     def commit(self) -> Deferred[StoredMessage]:
         """See L{IMessageWriter.commit}."""
-        if self._state is WriterState.ABORTED:
+        if not self._begin_commit():
             return fail(CommitAbandoned(f"{self.queue_id}: commit: the message was aborted"))
-        if self._state is not WriterState.OPEN:
-            raise ValueError(f"{self.queue_id}: a second commit")
-        if self._envelope is None:
-            raise ValueError(f"{self.queue_id}: commit without an envelope")
-        self._state = WriterState.COMMITTING
         result: Deferred[StoredMessage] = Deferred(lambda _: self.abort())
         self._result = result
         if self._store.hold:

@@ -170,7 +170,7 @@ class FileMailQueue:
         # On threads batches are small, and C{auto} would hardly ever choose syncfs.
         syncfs = settings.commit_sync == SYNCFS
         if syncfs and not self._fs.has_syncfs:
-            log.warn("queue_commit_sync = syncfs: this system has no syncfs: using fsync")
+            log.warn("queue_commit_sync = syncfs: this system has no syncfs that reports errors: using fsync")
             syncfs = False
         fs, paths = self._fs, self._paths
         disk = self._given_disk or self._make_disk(settings)

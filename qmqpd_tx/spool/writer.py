@@ -134,6 +134,22 @@ class DraftWriter:
         """
         return Layout(self._top_at, self._envelope_at, self._recipients_at, self.size, self._count, checksum)
 
+    def _begin_commit(self) -> bool:
+        """
+        Nothing may be added any more.
+
+        @return: whether there is something to commit: L{False} after an abort.
+        @raise ValueError: this is not the time for a commit: a defect of the caller.
+        """
+        if self._state is WriterState.ABORTED:
+            return False
+        if self._state is not WriterState.OPEN:
+            raise ValueError(f"{self.queue_id}: a second commit")
+        if self._envelope is None:
+            raise ValueError(f"{self.queue_id}: commit without an envelope")
+        self._state = WriterState.COMMITTING
+        return True
+
     def _whole(self) -> tuple[bytes, Layout]:
         """
         @return: the file of a message that was never streamed, and its layout.
@@ -164,13 +180,8 @@ class FileMessageWriter(DraftWriter):
 
     def commit(self) -> Deferred[StoredMessage]:
         """See L{IMessageWriter.commit}."""
-        if self._state is WriterState.ABORTED:
+        if not self._begin_commit():
             return fail(CommitAbandoned(f"{self.queue_id}: commit: the message was aborted"))
-        if self._state is not WriterState.OPEN:
-            raise ValueError(f"{self.queue_id}: a second commit")
-        if self._envelope is None:
-            raise ValueError(f"{self.queue_id}: commit without an envelope")
-        self._state = WriterState.COMMITTING
         result: Deferred[StoredMessage] = Deferred(lambda _: self.abort())
         self._result = result
         if self._failure is not None:

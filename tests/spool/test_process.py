@@ -32,7 +32,7 @@ from qmqpd_tx.spool.diskchild import (
     read_frames,
     serve,
 )
-from qmqpd_tx.spool.filesystem import RealFileSystem
+from qmqpd_tx.spool.filesystem import RealFileSystem, syncfs_tells
 from qmqpd_tx.spool.process import LOST, REAP_INTERVAL, DiskProcess
 from qmqpd_tx.spool.spares import Spares
 
@@ -148,6 +148,19 @@ class WorkerTests(SynchronousTestCase):
         self.fs.syncs.clear()
         self.work((COMMIT, commit(self.path("b"), b"x")), how="auto")
         self.assertEqual(self.fs.syncs, ["fsync"])
+
+    def test_sync_that_does_not_tell(self) -> None:
+        """Where syncfs would hide that data was not written, each file is fsynced, whatever was asked for."""
+        self.assertTrue(syncfs_tells("Linux", "5.8.0"))
+        self.assertTrue(syncfs_tells("Linux", "6.1.0-18-amd64"))
+        self.assertFalse(syncfs_tells("Linux", "5.7.19"))
+        self.assertFalse(syncfs_tells("Linux", "4.19.0-26-amd64"))
+        self.assertFalse(syncfs_tells("FreeBSD", "14.1-RELEASE"))
+        self.assertFalse(syncfs_tells("Linux", "unknown"))
+        self.fs.has_syncfs = False
+        batch = [(COMMIT, commit(self.path(f"a{number}"), b"x")) for number in range(5)]
+        self.assertEqual(set(self.work(*batch, how="syncfs").values()), {0})
+        self.assertEqual(self.fs.syncs, ["fsync"] * 5)
 
     def test_move_and_remove(self) -> None:
         """A move sets the time; a removal in the same batch swallows the move of the same file."""
