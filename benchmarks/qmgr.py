@@ -21,9 +21,9 @@ from zope.interface import implementer
 from qmqpd_tx.config import config_from_text
 from qmqpd_tx.interfaces import DeliveryRequest, IBounces, IDeliveryTransport, IRouter, IStoredMessage
 from qmqpd_tx.message import Envelope, Recipient, Route
-from qmqpd_tx.qmgr.scheduler import RoundRobinScheduler
+from qmqpd_tx.qmgr.scheduling.roundrobin import RoundRobinScheduler
+from qmqpd_tx.qmgr.scheduling.settings import TransportSettings
 from qmqpd_tx.qmgr.service import QueueManager
-from qmqpd_tx.qmgr.settings import TransportSettings
 from qmqpd_tx.spool.memory import MemoryMailQueue
 from qmqpd_tx.status import Action, DeliveryReport, Outcome
 

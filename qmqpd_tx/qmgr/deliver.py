@@ -27,9 +27,9 @@ from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import DeliveryRequest, Entry, IBounces, IConfig, IDeliveryTransport, IMailQueue
 from qmqpd_tx.message import Recipient, RecipientState
 from qmqpd_tx.qmgr.chores import Chores
-from qmqpd_tx.qmgr.control import IQueueScheduler
 from qmqpd_tx.qmgr.job import ActiveQueue, Job, Trouble
 from qmqpd_tx.qmgr.lines import Attempt
+from qmqpd_tx.qmgr.scheduling.control import IQueueScheduler
 from qmqpd_tx.qmgr.verp import verp_sender
 from qmqpd_tx.status import Action, DeliveryReport, DestinationFailure, Outcome
 
@@ -217,7 +217,6 @@ class Deliveries:
                     to=recipient.address,
                 )
                 continue
-            self._active.recipients -= 1
             known += 1
             if action is Action.SENT:
                 sent.append(recipient)
@@ -337,8 +336,7 @@ class Deliveries:
 
     def _drop(self, job: Job, recipients: Sequence[Recipient]) -> None:
         for recipient in recipients:
-            if job.todo.pop(recipient.position, None) is not None:
-                self._active.recipients -= 1
+            job.todo.pop(recipient.position, None)
         self.check(job)
 
     async def _record_bounced(self, job: Job, bounced: list[Outcome]) -> None:

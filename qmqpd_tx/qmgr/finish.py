@@ -19,11 +19,12 @@ from twisted.internet.interfaces import IReactorTime
 from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import IBounces, IConfig, IMailQueue
 from qmqpd_tx.message import Queue, RecipientState
-from qmqpd_tx.qmgr.backoff import RetryPolicy
 from qmqpd_tx.qmgr.chores import Chores
 from qmqpd_tx.qmgr.deliver import Deliveries
 from qmqpd_tx.qmgr.job import ActiveQueue, Job, Trouble
 from qmqpd_tx.qmgr.lines import log_expired, log_removed
+from qmqpd_tx.qmgr.scheduling.backoff import RetryPolicy
+from qmqpd_tx.qmgr.scheduling.control import IQueueScheduler
 from qmqpd_tx.status import Action, Outcome
 
 log = Logger(namespace="qmqpd_tx.qmgr")
@@ -45,6 +46,7 @@ class Finisher:
         active: ActiveQueue,
         chores: Chores,
         deliveries: Deliveries,
+        scheduler: IQueueScheduler,
         wake: Callable[[], None],
     ) -> None:
         """
@@ -53,6 +55,7 @@ class Finisher:
         @param bounces: remembers and tells what went wrong.
         @param active: where messages leave.
         @param deliveries: marks recipients.
+        @param scheduler: is told who leaves.
         @param wake: called when there is room in the active queue.
         """
         self._queue = queue
@@ -61,6 +64,7 @@ class Finisher:
         self._active = active
         self._chores = chores
         self._deliveries = deliveries
+        self._scheduler = scheduler
         self._wake = wake
         self.reconfigure(config)
 
@@ -196,6 +200,7 @@ class Finisher:
 
     def _leave(self, job: Job) -> None:
         self._active.jobs.pop(job.queue_id, None)
+        self._scheduler.end(job, self._clock.seconds())
         job.message.close()
         self._wake()
 

@@ -38,7 +38,6 @@ class Job:
     @ivar active_time: when it entered the active queue, POSIX seconds.
     @ivar todo: the recipients in memory without an outcome, by position.
     @ivar next_position: where to read on in the recipients, or L{None} when all are read.
-    @ivar slice_size: how many recipients the last read gave.
     @ivar busy: steps under way (a read, a resolve, a record being written) that must end first.
     @ivar deferred: outcomes of recipients that wait, not yet remembered.
     @ivar kept: some recipients wait; their outcomes may be remembered already.
@@ -63,7 +62,6 @@ class Job:
         "queue",
         "queue_id",
         "sender",
-        "slice_size",
         "todo",
         "trouble",
         "verp",
@@ -81,7 +79,6 @@ class Job:
         self.active_time = now
         self.todo: dict[int, Recipient] = {}
         self.next_position: int | None = None
-        self.slice_size = 0
         self.busy = 0
         self.deferred: list[Outcome] = []
         self.kept = False
@@ -109,14 +106,12 @@ class ActiveQueue:
     All active messages.
 
     @ivar jobs: by queue id.
-    @ivar recipients: how many recipients they have in memory.
     @ivar done: positions of recipients that are done although the file could not be told: no retry of
         this process may repeat them.
     """
 
-    __slots__ = ("done", "jobs", "recipients")
+    __slots__ = ("done", "jobs")
 
     def __init__(self) -> None:
         self.jobs: dict[QueueID, Job] = {}
-        self.recipients = 0
         self.done: dict[QueueID, set[int]] = {}

@@ -1,9 +1,8 @@
 """
 Reads a message's recipients, finds out where they go, and hands them to the scheduler.
 
-A slice at a time: all messages together keep about C{qmgr_message_recipient_limit} recipients in memory, and
-each may have C{qmgr_message_recipient_minimum} whatever the others have, so that a message with a million
-recipients passes through and stops nobody. The next slice is read when half of the one before is done.
+A slice at a time: the scheduler says when a message's next recipients are to be read and how many, so that one
+with a million recipients passes through and stops nobody.
 
 Recipients of a dead destination or a throttled transport are deferred without a try. Mail for the local
 double-bounce address is logged and discarded, which ends every loop of bounces. A resolver that fails
@@ -24,10 +23,10 @@ from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import IConfig, IMailQueue, IRouter, MessageDamaged
 from qmqpd_tx.message import Recipient, RecipientSlice, RecipientState, Route
 from qmqpd_tx.qmgr.chores import Chores
-from qmqpd_tx.qmgr.control import IQueueScheduler
 from qmqpd_tx.qmgr.deliver import Deliveries
 from qmqpd_tx.qmgr.eager import eager
 from qmqpd_tx.qmgr.job import ActiveQueue, Job, Trouble
+from qmqpd_tx.qmgr.scheduling.control import IQueueScheduler
 from qmqpd_tx.status import Action, DestinationFailure, Outcome
 
 log = Logger(namespace="qmqpd_tx.qmgr")
@@ -77,22 +76,36 @@ class RecipientReader:
 
     def reconfigure(self, config: IConfig) -> None:
         """
-        @param config: where C{qmgr_message_recipient_limit}, C{double_bounce_sender}, C{myorigin} and
-            C{local_transport} are read.
+        @param config: where C{double_bounce_sender}, C{myorigin} and C{local_transport} are read.
         """
-        self._limit = config.integer("qmgr_message_recipient_limit")
-        self._minimum = max(1, config.integer("qmgr_message_recipient_minimum"))
         self._local_transport = config.string("local_transport").partition(":")[0]
         double_bounce = config.string("double_bounce_sender").encode("utf-8", "surrogateescape").lower()
         self._double_bounce = double_bounce.partition(b"@")[0] + b"@"
         self._origin = config.string("myorigin").encode("utf-8", "surrogateescape").lower()
 
-    def read(self, job: Job) -> None:
+    def begin(self, job: Job) -> None:
         """
-        Read the next slice.
+        A message has become active: read its first slice.
         """
-        room = self._limit - self._active.recipients
-        size = max(self._minimum, min(room, self._limit // 4))
+        self._read(job, self._scheduler.begin(job, self._clock.seconds()))
+
+    def step(self) -> bool:
+        """
+        Read the next slice of a message, if one wants it.
+
+        @return: whether there was one.
+        """
+        wanted = self._scheduler.refill(self._clock.seconds())
+        if wanted is None:
+            return False
+        job, size = wanted
+        if job.next_position is None or job.trouble is not Trouble.NONE:
+            self._scheduler.refilled(job, 0, False, self._clock.seconds())
+        else:
+            self._read(job, size)
+        return True
+
+    def _read(self, job: Job, size: int) -> None:
         job.busy += 1
         self._chores.begin()
         eager(
@@ -101,39 +114,27 @@ class RecipientReader:
             lambda failure: self._not_found(failure, job),
         )
 
-    def more(self, job: Job) -> bool:
-        """
-        Read on if it is time to.
-
-        @return: whether a read was begun.
-        """
-        if job.next_position is None or job.busy or job.trouble is not Trouble.NONE:
-            return False
-        if len(job.todo) * 2 > job.slice_size:
-            return False
-        self.read(job)
-        return True
-
     def _found(self, found: RecipientSlice, job: Job) -> None:
         try:
             self._got(found, job)
         except Exception:
             self._bug(Failure(), job)  # type: ignore[no-untyped-call]
-        self._read(None, job)
+        self._ended(None, job)
 
     def _not_found(self, failure: Failure, job: Job) -> None:
         self._unreadable(failure, job)
-        self._read(None, job)
+        self._scheduler.refilled(job, 0, False, self._clock.seconds())
+        self._ended(None, job)
 
     def _got(self, found: RecipientSlice, job: Job) -> None:
         job.next_position = found.next_position
         recipients = found.recipients
         if self._active.done:
             recipients = self._without_done(job, recipients)
-        job.slice_size = len(recipients)
+        more = found.next_position is not None
+        self._scheduler.refilled(job, len(recipients), more, self._clock.seconds())
         if not recipients:
             return
-        self._active.recipients += len(recipients)
         todo = job.todo
         for recipient in recipients:
             todo[recipient.position] = recipient
@@ -189,7 +190,7 @@ class RecipientReader:
         if job.trouble is Trouble.NONE:
             job.trouble = Trouble.READ
 
-    def _read(self, _: object, job: Job) -> None:
+    def _ended(self, _: object, job: Job) -> None:
         job.busy -= 1
         if job.todo:
             self._wake()
@@ -226,7 +227,7 @@ class RecipientReader:
                 self._group(job, groups, recipient, route)
             self._schedule(job, groups)
 
-        DeferredList(answers).addCallback(resolved).addErrback(self._bug, job).addBoth(self._read, job)
+        DeferredList(answers).addCallback(resolved).addErrback(self._bug, job).addBoth(self._ended, job)
 
     def _group(self, job: Job, groups: _Groups, recipient: Recipient, route: Route | None) -> None:
         if route is None:
@@ -276,6 +277,7 @@ class RecipientReader:
             scheduler.add(job, transport, nexthop, recipients, now)
 
     def _suspend(self, job: Job, recipients: list[Recipient], failure: DestinationFailure) -> None:
+        self._scheduler.forgo(job, len(recipients), self._clock.seconds())
         self._deliveries.suspend(job, recipients, failure)
 
     def _discarded(self, job: Job, recipient: Recipient, route: Route) -> bool:
@@ -288,5 +290,6 @@ class RecipientReader:
             return False
         text = "undeliverable postmaster notification discarded"
         outcome = Outcome(recipient, Action.SENT, "2.0.0", text)
+        self._scheduler.forgo(job, 1, self._clock.seconds())
         self._deliveries.settle(job, [recipient], [outcome], "qmgr")
         return True

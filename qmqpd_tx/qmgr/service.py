@@ -27,13 +27,13 @@ from qmqpd_tx.interfaces import IArrivals, IBounces, IConfig, IMailQueue, IRoute
 from qmqpd_tx.message import QueueID
 from qmqpd_tx.qmgr.active import Admission
 from qmqpd_tx.qmgr.chores import Chores
-from qmqpd_tx.qmgr.control import DestinationStatus, IQueueScheduler
 from qmqpd_tx.qmgr.deliver import Deliveries, ITransports
 from qmqpd_tx.qmgr.finish import Finisher
 from qmqpd_tx.qmgr.job import ActiveQueue, Job
 from qmqpd_tx.qmgr.recipients import RecipientReader
-from qmqpd_tx.qmgr.scheduler import RoundRobinScheduler
-from qmqpd_tx.qmgr.settings import TransportSettings, read_settings
+from qmqpd_tx.qmgr.scheduling.control import DestinationStatus, IQueueScheduler
+from qmqpd_tx.qmgr.scheduling.roundrobin import RoundRobinScheduler
+from qmqpd_tx.qmgr.scheduling.settings import RecipientLimits, TransportSettings, read_settings
 from qmqpd_tx.qmgr.share import IntakeShare
 from qmqpd_tx.qmgr.triggers import Triggers
 
@@ -53,6 +53,10 @@ _BUG_SECONDS: Final = 1.0
 
 _IDLE_SECONDS: Final = 300.0
 """The longest wait for a rate delay before the clock is looked at again."""
+
+
+MakeScheduler = Callable[[Callable[[str], TransportSettings], RecipientLimits], IQueueScheduler]
+"""Makes a scheduler from what gives a transport's settings by its name, and the limits for all."""
 
 
 @frozen(slots=True)
@@ -106,7 +110,7 @@ class QueueManager(Service):
         bounces: IBounces,
         random: Random,
         process_limit: Callable[[str], int] | None = None,
-        scheduler: Callable[[Callable[[str], TransportSettings]], IQueueScheduler] = RoundRobinScheduler,
+        scheduler: MakeScheduler = RoundRobinScheduler,
     ) -> None:
         """
         @param config: the configuration; L{reconfigure} takes another one later.
@@ -119,14 +123,14 @@ class QueueManager(Service):
         @param random: spreads the retries of failed store operations.
         @param process_limit: gives master.cf's maxproc by transport name; without it
             C{default_process_limit} holds for all.
-        @param scheduler: makes the scheduler from what gives a transport's settings.
+        @param scheduler: makes the scheduler.
         """
         self._clock = clock
         self._config = config
         self._process_limit = process_limit
         self._active = ActiveQueue()
         self._chores = Chores(clock, random, config.seconds("transport_retry_time"))
-        self._scheduler = scheduler(self._settings)
+        self._scheduler = scheduler(self._settings, RecipientLimits.from_config(config))
         self._deliveries = Deliveries(
             config=config,
             queue=queue,
@@ -147,6 +151,7 @@ class QueueManager(Service):
             active=self._active,
             chores=self._chores,
             deliveries=self._deliveries,
+            scheduler=self._scheduler,
             wake=self._wake,
         )
         self._reader = RecipientReader(
@@ -167,7 +172,7 @@ class QueueManager(Service):
             active=self._active,
             chores=self._chores,
             limit=config.integer("qmgr_message_active_limit"),
-            admitted=self._reader.read,
+            admitted=self._reader.begin,
             wake=self._wake,
         )
         self._share = IntakeShare(config.integer("qmgr_intake_share") / 100)
@@ -212,7 +217,7 @@ class QueueManager(Service):
         self._reader.reconfigure(config)
         self._deliveries.reconfigure(config)
         self._finisher.reconfigure(config)
-        self._scheduler.reconfigure(self._settings)
+        self._scheduler.reconfigure(self._settings, RecipientLimits.from_config(config))
         self._wake()
 
     def arrived(self, message: IStoredMessage) -> None:
@@ -303,6 +308,7 @@ class QueueManager(Service):
         clock = self._clock.seconds
         admit = self._admission.step
         deliver = self._deliveries.step
+        read = self._reader.step
         began = clock()
         allowance = self._share.allowance(began)
         if allowance <= 0:
@@ -313,7 +319,7 @@ class QueueManager(Service):
         steps = 0
         pause = 0.0
         try:
-            while admit() | deliver():
+            while admit() | deliver() | read():
                 steps += 1
                 if steps >= _TURN_STEPS or not 0 <= clock() - began < limit:
                     break
@@ -343,15 +349,13 @@ class QueueManager(Service):
             self._wakeup_call = self._clock.callLater(delay, self._wake)
 
     def _check(self, job: Job) -> None:
-        """See whether a message has come to its end, or wants more recipients read."""
+        """See whether a message has come to its end."""
         if job.finishing:
             return
         if self._finisher.remember(job):
             return
         if job.settled():
             self._finisher.finish(job)
-        elif self.running:
-            self._reader.more(job)
 
     async def _stop(self) -> None:
         if not await self._quiet(self._shutdown_limit):

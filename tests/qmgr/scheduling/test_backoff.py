@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from qmqpd_tx.qmgr.backoff import RetryPolicy
+from qmqpd_tx.qmgr.scheduling.backoff import RetryPolicy
 
 DAY = 86400.0
 

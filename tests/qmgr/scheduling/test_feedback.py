@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from qmqpd_tx.qmgr.feedback import Feedback, Scale, Window, WindowSettings
+from qmqpd_tx.qmgr.scheduling.feedback import Feedback, Scale, Window, WindowSettings
 
 
 class ParseTests(SynchronousTestCase):

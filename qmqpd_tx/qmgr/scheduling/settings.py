@@ -14,9 +14,32 @@ from attrs import Factory, frozen
 
 from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import IConfig
-from qmqpd_tx.qmgr.feedback import Feedback, WindowSettings
+from qmqpd_tx.qmgr.scheduling.feedback import Feedback, WindowSettings
 
 log = Logger(namespace="qmqpd_tx.qmgr")
+
+
+@frozen(slots=True)
+class RecipientLimits:
+    """
+    How many recipients may be in memory, whatever their transports.
+
+    @ivar limit: C{qmgr_message_recipient_limit}; also the most dead destinations that are remembered.
+    @ivar minimum: C{qmgr_message_recipient_minimum}: what any message may have, at least 1.
+    """
+
+    limit: int = 20000
+    minimum: int = 10
+
+    @classmethod
+    def from_config(cls, config: IConfig) -> RecipientLimits:
+        """
+        @param config: where both are read.
+        """
+        return cls(
+            limit=config.integer("qmgr_message_recipient_limit"),
+            minimum=max(1, config.integer("qmgr_message_recipient_minimum")),
+        )
 
 
 @frozen(slots=True)

@@ -22,9 +22,9 @@ from zope.interface import implementer
 
 from qmqpd_tx.interfaces import Destination, Entry
 from qmqpd_tx.message import Recipient
-from qmqpd_tx.qmgr.control import DestinationStatus, IQueueScheduler
-from qmqpd_tx.qmgr.feedback import Window
-from qmqpd_tx.qmgr.settings import TransportSettings
+from qmqpd_tx.qmgr.scheduling.control import DestinationStatus, IQueueScheduler, Wait, WaitingEntry
+from qmqpd_tx.qmgr.scheduling.feedback import Window
+from qmqpd_tx.qmgr.scheduling.settings import RecipientLimits, TransportSettings
 from qmqpd_tx.status import DestinationFailure
 
 
@@ -47,6 +47,19 @@ class _Destination:
         return bool(self.entries) and self.busy < self.window.concurrency and not self.resumes
 
 
+class _Message:
+    """What is known of one message: its recipients in memory, and whether others are to be read."""
+
+    __slots__ = ("hungry", "job", "more", "recipients", "slice_size")
+
+    def __init__(self, job: Any) -> None:
+        self.job = job
+        self.recipients = 0
+        self.slice_size = 0
+        self.more = False
+        self.hungry = False
+
+
 class _Transport:
     """The state of one transport: its destinations, and a ring of those that may deliver."""
 
@@ -62,9 +75,12 @@ class _Transport:
         self.resumes = 0.0
         self.queued = False
 
-    def take(self) -> Entry | None:
+    def full(self) -> bool:
         limit = self.settings.process_limit
-        if self.resumes or (limit and self.busy >= limit):
+        return bool(limit) and self.busy >= limit
+
+    def take(self) -> Entry | None:
+        if self.resumes or self.full():
             return None
         ring = self.ring
         while ring:
@@ -88,6 +104,18 @@ def _by_domain(recipient: Recipient) -> tuple[bytes, bytes]:
     return address.rpartition(b"@")[2], address
 
 
+def _status(transport: _Transport, state: _Destination) -> DestinationStatus:
+    return DestinationStatus(
+        transport=transport.name,
+        nexthop=state.key.nexthop,
+        window=state.window.concurrency,
+        busy=state.busy,
+        waiting=len(state.entries),
+        resumes=max(state.resumes, transport.resumes) or None,
+        reason=transport.failure or state.failure,
+    )
+
+
 @implementer(IQueueScheduler)
 class RoundRobinScheduler:
     """
@@ -97,17 +125,76 @@ class RoundRobinScheduler:
     domain travels together. Each call of L{add} makes entries of its own.
     """
 
-    def __init__(self, settings: Callable[[str], TransportSettings]) -> None:
+    def __init__(
+        self, settings: Callable[[str], TransportSettings], limits: RecipientLimits | None = None
+    ) -> None:
         """
         @param settings: gives the settings of a transport by its name.
+        @param limits: how many recipients may be in memory.
         """
         self._settings = settings
+        self._limits = limits or RecipientLimits()
+        self._messages: dict[Any, _Message] = {}
+        self._hungry: deque[_Message] = deque()
+        self._recipients = 0
         self._transports: dict[str, _Transport] = {}
         self._ring: deque[_Transport] = deque()
         self._timers: list[tuple[float, int, _Destination | _Transport]] = []
         self._serial = 0
         self._asleep: set[_Destination | _Transport] = set()
         self._now = 0.0
+
+    def begin(self, job: Any, now: float) -> int:
+        """See L{IQueueScheduler}."""
+        self._messages[job] = _Message(job)
+        return self._room()
+
+    def refill(self, now: float) -> tuple[Any, int] | None:
+        """See L{IQueueScheduler}."""
+        while self._hungry:
+            message = self._hungry.popleft()
+            message.hungry = False
+            if message.more:
+                message.more = False
+                return message.job, self._room()
+        return None
+
+    def refilled(self, job: Any, count: int, more: bool, now: float) -> None:
+        """See L{IQueueScheduler}."""
+        message = self._messages.get(job)
+        if message is None:
+            return
+        message.recipients += count
+        message.slice_size = message.recipients
+        message.more = more
+        self._recipients += count
+        self._feed(message)
+
+    def forgo(self, job: Any, count: int, now: float) -> None:
+        """See L{IQueueScheduler}."""
+        message = self._messages.get(job)
+        if message is not None:
+            message.recipients -= count
+            self._recipients -= count
+            self._feed(message)
+
+    def withdraw(self, job: Any, now: float) -> Sequence[Entry]:
+        """See L{IQueueScheduler}."""
+        message = self._messages.get(job)
+        if message is not None:
+            message.more = False
+        return self._take_back(lambda entry: entry.job == job, now)
+
+    def end(self, job: Any, now: float) -> None:
+        """See L{IQueueScheduler}."""
+        message = self._messages.pop(job, None)
+        if message is not None:
+            message.more = False
+            self._recipients -= message.recipients
+
+    def recipients(self) -> int:
+        """See L{IQueueScheduler}."""
+        return self._recipients
 
     def add(
         self, job: Any, transport: str, nexthop: str, recipients: Sequence[Recipient], now: float
@@ -150,6 +237,7 @@ class RoundRobinScheduler:
         transport = self._transports[entry.destination.transport]
         destination = transport.destinations[entry.destination.nexthop]
         returned: Sequence[Entry] = ()
+        self.forgo(entry.job, len(entry.recipients), now)
         if failed is None:
             if destination.failure is not None:
                 self._resume(destination)
@@ -159,6 +247,7 @@ class RoundRobinScheduler:
             self._suspend(destination, now, transport.settings.dead_time)
             returned = list(destination.entries)
             destination.entries.clear()
+            self._returned(returned, now)
         destination.busy -= 1
         transport.busy -= 1
         if transport.settings.rate_delay and not destination.resumes:
@@ -210,11 +299,13 @@ class RoundRobinScheduler:
             returned.extend(destination.entries)
             destination.entries.clear()
             self._forget(destination)
+        self._returned(returned, now)
         return returned
 
-    def reconfigure(self, settings: Callable[[str], TransportSettings]) -> None:
+    def reconfigure(self, settings: Callable[[str], TransportSettings], limits: RecipientLimits) -> None:
         """See L{IQueueScheduler}."""
         self._settings = settings
+        self._limits = limits
         for transport in self._transports.values():
             transport.settings = settings(transport.name)
             for destination in transport.destinations.values():
@@ -227,15 +318,58 @@ class RoundRobinScheduler:
         self._wake(now)
         for transport in self._transports.values():
             for state in transport.destinations.values():
-                yield DestinationStatus(
-                    transport=transport.name,
-                    nexthop=state.key.nexthop,
-                    window=state.window.concurrency,
-                    busy=state.busy,
-                    waiting=len(state.entries),
-                    resumes=max(state.resumes, transport.resumes) or None,
-                    reason=transport.failure or state.failure,
-                )
+                yield _status(transport, state)
+
+    def destination(self, transport: str, nexthop: str, now: float) -> DestinationStatus | None:
+        """See L{IQueueScheduler}."""
+        self._wake(now)
+        state = self._transports.get(transport)
+        found = state.destinations.get(nexthop) if state is not None else None
+        return _status(found.transport, found) if found is not None else None
+
+    def waiting(self, job: Any, now: float) -> Iterator[WaitingEntry]:
+        """See L{IQueueScheduler}."""
+        for transport in self._transports.values():
+            for state in transport.destinations.values():
+                for ahead, entry in enumerate(state.entries):
+                    if entry.job == job:
+                        wait, until = Wait.TURN, None
+                        if state.resumes or transport.resumes:
+                            wait, until = Wait.DESTINATION_RATE, max(state.resumes, transport.resumes)
+                        elif state.busy >= state.window.concurrency:
+                            wait = Wait.WINDOW
+                        elif transport.full():
+                            wait = Wait.PROCESSES
+                        behind = state.entries[0].job if ahead else None
+                        yield WaitingEntry(
+                            entry, wait, until, behind, ahead, state.window.concurrency, state.busy
+                        )
+
+    def _room(self) -> int:
+        """A slice at a time, so that no message takes all there is at once."""
+        room = min(self._limits.limit - self._recipients, self._limits.limit // 4)
+        return max(self._limits.minimum, room)
+
+    def _feed(self, message: _Message) -> None:
+        if message.more and not message.hungry and message.recipients * 2 <= message.slice_size:
+            message.hungry = True
+            self._hungry.append(message)
+
+    def _returned(self, entries: Sequence[Entry], now: float) -> None:
+        for entry in entries:
+            self.forgo(entry.job, len(entry.recipients), now)
+
+    def _take_back(self, wanted: Callable[[Entry], bool], now: float) -> list[Entry]:
+        returned: list[Entry] = []
+        for transport in self._transports.values():
+            for state in list(transport.destinations.values()):
+                found = [entry for entry in state.entries if wanted(entry)]
+                if found:
+                    state.entries = deque(entry for entry in state.entries if not wanted(entry))
+                    returned += found
+                    self._forget(state)
+        self._returned(returned, now)
+        return returned
 
     def _transport(self, name: str) -> _Transport:
         state = self._transports[name] = _Transport(name, self._settings(name))

@@ -11,10 +11,10 @@ from zope.interface.verify import verifyObject
 
 from qmqpd_tx.interfaces import Entry, IScheduler
 from qmqpd_tx.message import Recipient
-from qmqpd_tx.qmgr.control import IQueueScheduler
-from qmqpd_tx.qmgr.feedback import Feedback, WindowSettings
-from qmqpd_tx.qmgr.scheduler import RoundRobinScheduler
-from qmqpd_tx.qmgr.settings import TransportSettings
+from qmqpd_tx.qmgr.scheduling.control import IQueueScheduler
+from qmqpd_tx.qmgr.scheduling.feedback import Feedback, WindowSettings
+from qmqpd_tx.qmgr.scheduling.roundrobin import RoundRobinScheduler
+from qmqpd_tx.qmgr.scheduling.settings import RecipientLimits, TransportSettings
 from qmqpd_tx.status import DestinationFailure
 
 Workload = tuple[list[tuple[int, str, str, int]], list[int], dict[str, TransportSettings]]
@@ -149,7 +149,7 @@ class WindowTests(SynchronousTestCase):
         for job in range(10):
             subject.add(job, "smtp", "d.test", one(), 0.0)
         entries = take(subject)
-        subject.reconfigure(lambda name: TransportSettings(WindowSettings(limit=2)))
+        subject.reconfigure(lambda name: TransportSettings(WindowSettings(limit=2)), RecipientLimits())
         for entry in entries:
             subject.done(entry, None, 0.0)
         self.assertEqual(len(take(subject)), 2)
