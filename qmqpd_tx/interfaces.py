@@ -156,8 +156,10 @@ class IMessageContent(Interface):
     def read(offset: int, length: int) -> Any:
         """
         @return: a coroutine giving up to C{length} bytes from C{offset}; C{b""} at the end. It does
-            not suspend when the content is in memory.
-        @raise SpoolError: when the file cannot be read.
+            not suspend when the content is in memory. What it gives is never of another message.
+        @raise MessageNotFound: the message is gone, or its file holds another message now.
+        @raise MessageDamaged: its file was cut or changed behind our back.
+        @raise SpoolError: the file cannot be read.
         """
 
 
@@ -177,7 +179,8 @@ class IStoredMessage(Interface):
         @param position: L{None} to start, else the C{next_position} of the slice before.
         @return: a coroutine giving a L{RecipientSlice<qmqpd_tx.message.RecipientSlice>}. It does not
             suspend for a message that was just committed and is small.
-        @raise MessageDamaged: naming the offset.
+        @raise MessageNotFound: the message is gone, or its file holds another message now.
+        @raise MessageDamaged: naming the offset; or the file was cut or changed behind our back.
         """
 
     def close() -> None:
@@ -239,7 +242,7 @@ class IMessageWriter(Interface):
 @frozen(slots=True)
 class Recovery:
     """
-    What start-up found.
+    What recovery found.
 
     @ivar reactivated: messages moved from C{active} back to C{incoming}.
     @ivar swept: unfinished files removed.
@@ -274,11 +277,27 @@ class IMailQueue(Interface):
 
     def start() -> Any:
         """
-        Make missing folders, take the lock, bring C{active} back to C{incoming}, sweep unfinished
-        files older than a day, move damaged ones to C{corrupt}, build the index of C{deferred}.
+        Make missing folders, take the lock, and begin to recover what the run before left: bring
+        C{active} back to C{incoming}, sweep unfinished files older than a day, move damaged ones to
+        C{corrupt}, build the index of C{deferred}.
 
-        @return: a Deferred that gives a L{Recovery}.
+        @return: a Deferred that gives L{None} as soon as messages can be taken and delivered, without
+            waiting for the recovery: see L{recovered}.
         @raise QueueLocked: another service has the queue.
+        """
+
+    def recovered() -> Any:
+        """
+        Wait for the recovery that L{start} began. Until it is complete:
+
+          - C{active} still has messages of the run before, which nobody works on; nothing moves them but
+            the recovery, L{locate} (which brings the message it is asked for back first), and whoever
+            names C{active} as the source;
+          - a scan of C{incoming} does not have all that will be there: scan again afterwards;
+          - L{due} and L{next_due} tell what is known so far; L{waiting} gives all, and waits for it.
+
+        @return: a new Deferred that gives the L{Recovery}. It fails with a L{SpoolError} when the
+            recovery could not go on, or the queue was stopped before: what is left is for the next start.
         """
 
     def stop() -> Any:
@@ -299,8 +318,9 @@ class IMailQueue(Interface):
         @param queue: a L{Queue<qmqpd_tx.message.Queue>}.
         @return: a Deferred that gives an L{IStoredMessage}.
         @raise MessageNotFound: it is not there.
-        @raise MessageUnfinished: it is not complete.
-        @raise MessageDamaged: it makes no sense, naming the offset.
+        @raise MessageUnfinished: it is in C{incoming}, and not complete.
+        @raise MessageDamaged: it makes no sense, naming the offset, or it was complete once and is not any
+            more.
         """
 
     def mark(message: Any, recipients: Sequence[Recipient], state: Any) -> Any:
@@ -309,19 +329,34 @@ class IMailQueue(Interface):
         L{RecipientState<qmqpd_tx.message.RecipientState>}), so that no retry repeats them.
 
         @return: a Deferred that fires when written (surviving the process, not yet a power cut).
+        @raise MessageNotFound: the message is gone, or its file holds another message now.
+        @raise MessageDamaged: its file was cut or changed behind our back; nothing is written.
         """
 
     def move(queue_id: QueueID, source: Any, target: Any, due: float | None = None) -> Any:
         """
+        Move a message, from any queue to any other. Its delivery status logs stay.
+
         @param due: when the message is next due, POSIX seconds; kept with it (the file's modification
-            time). Required when the target is C{deferred}.
+            time) in every queue. L{None} leaves its time as it is. Required when the target is
+            C{deferred}, unless the source is C{hold}: a message that is released may keep the time that
+            it had when it was held.
         @return: a Deferred.
         @raise MessageNotFound: it was not in C{source}.
+        @raise ValueError: (at once) C{due} is missing or no time.
+        """
+
+    def locate(queue_id: QueueID) -> Any:
+        """
+        Find out where a message is, after all that was asked for before.
+
+        @return: a Deferred that gives its L{Queue<qmqpd_tx.message.Queue>}; or L{None}: there is no such
+            message, or it is still being written.
         """
 
     def remove(queue_id: QueueID, queue: Any) -> Any:
         """
-        Remove a message for good.
+        Remove a message for good. Its delivery status logs stay: see L{remove_log}.
 
         @return: a Deferred.
         @raise MessageNotFound: it was not in C{queue}.
@@ -344,6 +379,21 @@ class IMailQueue(Interface):
     def next_due() -> float | None:
         """
         @return: when the earliest deferred message is due, POSIX seconds, or L{None} if there is none.
+        """
+
+    def when_due(queue_id: QueueID) -> float | None:
+        """
+        @return: when a deferred message is due, POSIX seconds, from the index in memory; L{None} when it is not
+            in there.
+        """
+
+    def waiting() -> Any:
+        """
+        Walk through all deferred messages, due or not, from the index in memory. Each that was deferred
+        when this was called is given once, earliest due first, unless it has left since, even if it is
+        deferred again.
+
+        @return: an L{IQueueScan}.
         """
 
     def append_log(kind: Any, queue_id: QueueID, records: Sequence[bytes], durable: bool) -> Any:
@@ -641,18 +691,89 @@ class IBounces(Interface):
         @return: a Deferred.
         """
 
+    def delayed(message: Any) -> Any:
+        """
+        Warn the sender of a deferred message that is older than C{delay_warning_time}, unless that was
+        done before. To be called whenever an attempt ends with recipients that wait, after L{deferred}.
+        Costs next to nothing when no warning is due.
+
+        @param message: an L{IStoredMessage}, still open.
+        @return: a Deferred that gives the L{QueueID} of the warning when it is safely in the queue, or
+            L{None} when there is nothing to say or nobody to say it to. A failure means: nothing was sent;
+            log it, and go on: the next call tries again.
+        """
+
+    confirms = Attribute(
+        "L{bool}: whether senders want to hear that a delay is over (C{confirm_delay_cleared}): while it is "
+        "false, there is no need to call L{delivered}. A reload may change it."
+    )
+
+    def delivered(message: Any, outcomes: Sequence[Any]) -> Any:
+        """
+        Remember recipients that were delivered by an attempt after the first, for L{notify} to confirm when
+        the sender was warned before. To be called before they are marked done; one need not wait for it,
+        because the store keeps the order of operations on one message.
+
+        @param outcomes: L{Outcome<qmqpd_tx.status.Outcome>}s, all of them sent.
+        @return: a Deferred that fires when this is written (surviving the process, not yet a power cut). A
+            failure means that the sender will not hear of it: log it, and go on.
+        """
+
     def notify(message: Any) -> Any:
         """
-        Send the sender a report of all recipients in the bounce log, if there are any.
+        Send the sender a report of all recipients in the bounce log, if there are any; and one of those
+        delivered after a warning (see L{delivered}), if there are any.
 
-        @return: a Deferred that gives the L{QueueID} of the notice, or L{None} when there is nothing to
-            say or nobody to say it to. It fires when the notice is safely in the queue and the log is
-            removed; a failure means: keep the message and try later.
+        @return: a Deferred that gives the L{QueueID} of the non-delivery notice, or L{None} when there is
+            nothing to say or nobody to say it to. It fires when the notices are safely in the queue and
+            will not be repeated; a failure means: keep the message and try later.
         """
 
     def forget(queue_id: QueueID) -> Any:
         """
-        Remove the defer and bounce logs of a message that leaves the queue.
+        Remove all delivery status logs of a message that leaves the queue, and with them the memory of a
+        warning.
 
         @return: a Deferred.
+        """
+
+
+# --- fast flush --------------------------------------------------------------------------------------
+
+
+class NotEligible(Exception):
+    """A flush was asked for a site that is not in C{fast_flush_domains}; the text names it."""
+
+
+class IFlush(Interface):
+    """flush(8): remembers which deferred messages wait for a site, so that one site can be flushed."""
+
+    def deferred(queue_id: QueueID, recipients: Sequence[Recipient]) -> Any:
+        """
+        Remember that a message waits for the sites of some recipients. To be called before the message is
+        moved to C{deferred}; again and again for the same message is fine.
+
+        @return: L{None} when there is nothing to wait for: no recipient's domain is in
+            C{fast_flush_domains}, or all of this is remembered already. Else a Deferred that fires when it
+            is written and never fails (what cannot be written is logged): wait for it before the move, and
+            a restart loses nothing.
+        """
+
+    def flush_site(site: str) -> Any:
+        """
+        Try all deferred mail for a site now, whatever its time and however dead its destination
+        (C{postqueue -s}, ETRN).
+
+        @param site: a domain or an address literal, as after the C{@} of an address; case does not matter.
+        @return: a Deferred that gives how many messages were made active.
+        @raise NotEligible: (failure) the site is not in C{fast_flush_domains}.
+        @raise SpoolError: (failure) what waits for the site cannot be read.
+        """
+
+    def refresh() -> Any:
+        """
+        Flush sites that were not asked for in C{fast_flush_refresh_time}, and forget those for which nothing
+        has waited in C{fast_flush_purge_time}.
+
+        @return: a Deferred that gives how many messages were made active.
         """

@@ -28,11 +28,16 @@ class Queue(enum.Enum):
 
 
 class LogKind(enum.Enum):
-    """A per-message delivery status log; the value is its folder under C{queue_directory}."""
+    """
+    A log beside the queue; the value is its folder under C{queue_directory}. The first three are delivery
+    status logs and belong to the message of their name. A C{FLUSH} log belongs to a site and lists messages;
+    its name is no message's.
+    """
 
     BOUNCE = "bounce"
     DEFER = "defer"
     TRACE = "trace"
+    FLUSH = "flush"
 
 
 class RecipientState(enum.Enum):

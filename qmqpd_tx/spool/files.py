@@ -15,9 +15,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 
+from qmqpd_tx.events import Logger
 from qmqpd_tx.message import LogKind, Queue, QueueID
 from qmqpd_tx.spool import queueid
 from qmqpd_tx.spool.filesystem import FileSystem
+
+log = Logger(namespace="qmqpd_tx.qmgr")
 
 FOLDERS = (
     "incoming",
@@ -28,6 +31,7 @@ FOLDERS = (
     "bounce",
     "defer",
     "trace",
+    "flush",
     "public",
     "private",
     "pid",
@@ -125,6 +129,25 @@ def walk(fs: FileSystem, folder: str, foreign: Callable[[str], None]) -> Iterato
             entries.close()
 
 
+def find_file(fs: FileSystem, folder: str, queue_id: QueueID) -> str | None:
+    """
+    @param folder: of a queue, or of a kind of logs.
+    @return: where below it the file of that name is, at whatever depth.
+    """
+    for depth in range(MAX_DEPTH + 1):
+        path = os.path.join(folder, subfolders(queue_id, depth))
+        try:
+            fs.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        try:
+            fs.lstat(os.path.join(path, queue_id))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        return os.path.join(path, queue_id)
+    return None
+
+
 def make_parent(fs: FileSystem, path: str) -> None:
     """
     Make the missing folders above a file, each durable in its parent, so that a file fsynced later
@@ -143,3 +166,34 @@ def make_parent(fs: FileSystem, path: str) -> None:
         fs.fsync(fd)
     finally:
         fs.close(fd)
+
+
+def settle(fs: FileSystem, source: str, target: str) -> str:
+    """
+    Rename a file to where it belongs.
+
+    @return: where the file is now: one that already has the name is never overwritten.
+    """
+    if source == target:
+        return target
+    if exists(fs, target):
+        log.warn("{path}: {target} exists: not moved", path=source, target=target)
+        return source
+    try:
+        fs.rename(source, target)
+    except FileNotFoundError:
+        fs.lstat(source)
+        make_parent(fs, target)
+        fs.rename(source, target)
+    return target
+
+
+def exists(fs: FileSystem, path: str) -> bool:
+    """
+    @return: whether there is something of that name.
+    """
+    try:
+        fs.lstat(path)
+    except FileNotFoundError:
+        return False
+    return True

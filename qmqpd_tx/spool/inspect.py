@@ -17,7 +17,7 @@ from qmqpd_tx.interfaces import MessageNotFound, SpoolError
 from qmqpd_tx.message import Envelope, LogKind, Queue, QueueID
 from qmqpd_tx.spool import queueid, record
 from qmqpd_tx.spool.errors import RecycledFile
-from qmqpd_tx.spool.files import MAX_DEPTH, subfolders, walk
+from qmqpd_tx.spool.files import find_file, walk
 from qmqpd_tx.spool.filesystem import FileSystem, RealFileSystem
 from qmqpd_tx.spool.logs import read_log_file
 from qmqpd_tx.spool.operations import reader
@@ -97,7 +97,7 @@ def find_message(
     fs = fs if fs is not None else RealFileSystem()
     if queueid.valid(queue_id):
         for queue in Queue:
-            path = _locate(fs, os.path.join(queue_directory, queue.value), queue_id)
+            path = find_file(fs, os.path.join(queue_directory, queue.value), queue_id)
             if path is not None:
                 found = _look(fs, queue_directory, queue, queue_id, path, recipient_limit, True)
                 if found is not None:
@@ -114,26 +114,8 @@ def read_log(
     fs = fs if fs is not None else RealFileSystem()
     if not queueid.valid(queue_id):
         return []
-    path = _locate(fs, os.path.join(queue_directory, kind.value), queue_id)
+    path = find_file(fs, os.path.join(queue_directory, kind.value), queue_id)
     return [] if path is None else read_log_file(fs, path)
-
-
-def _locate(fs: FileSystem, folder: str, queue_id: QueueID) -> str | None:
-    """
-    @return: where below a folder the file of that name is, at whatever depth.
-    """
-    for depth in range(MAX_DEPTH + 1):
-        path = os.path.join(folder, subfolders(queue_id, depth))
-        try:
-            fs.lstat(path)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        try:
-            fs.lstat(os.path.join(path, queue_id))
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        return os.path.join(path, queue_id)
-    return None
 
 
 def _look(

@@ -9,7 +9,10 @@ acts like a restart.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import islice
+from math import isfinite
+from zlib import crc32
 
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
@@ -39,7 +42,8 @@ from qmqpd_tx.message import (
 from qmqpd_tx.spool import queueid, record
 from qmqpd_tx.spool.index import DueIndex
 from qmqpd_tx.spool.operations import blob_reader
-from qmqpd_tx.spool.record import HEADER_SIZE, Layout
+from qmqpd_tx.spool.record import CHUNK, HEADER_SIZE, Layout
+from qmqpd_tx.spool.scan import WaitingScan
 from qmqpd_tx.spool.stored import Shared, StoredMessage
 from qmqpd_tx.spool.writer import DraftWriter, WriterState
 
@@ -48,18 +52,16 @@ _STATES = frozenset(state.value for state in RecipientState)
 
 class MemoryFile:
     """
-    A queue file in memory.
+    A queue file in memory. Nothing but its bytes is kept: there may be a million.
 
     @ivar data: its bytes, as they would be on disk.
     @ivar when: the modification time.
     """
 
-    __slots__ = ("data", "envelope", "layout", "when")
+    __slots__ = ("data", "when")
 
-    def __init__(self, data: bytearray, envelope: Envelope, layout: Layout, when: float) -> None:
+    def __init__(self, data: bytearray, when: float) -> None:
         self.data = data
-        self.envelope = envelope
-        self.layout = layout
         self.when = when
 
 
@@ -101,9 +103,9 @@ class MemoryMessageWriter(DraftWriter):
         self._state = WriterState.DONE
         result, self._result = self._result, None
         data, layout = self._whole()
-        file = MemoryFile(bytearray(data), self._envelope, layout, self._arrival_time)
+        file = MemoryFile(bytearray(data), self._arrival_time)
         try:
-            message = self._store.committed(self.queue_id, file)
+            message = self._store.committed(self.queue_id, file, self._envelope, layout)
         except InsufficientSpace as error:
             if result is not None:
                 result.errback(error)
@@ -133,17 +135,18 @@ class MemoryScan:
     """
     See L{IQueueScan}.
 
-    @param entries: what there is.
+    @param files: the queue.
     """
 
-    def __init__(self, entries: list[QueuedEntry]) -> None:
-        self._entries = entries
+    def __init__(self, files: dict[QueueID, MemoryFile]) -> None:
+        self._files = files
+        self._names = iter(list(files))
 
     def next(self, limit: int) -> Deferred[list[QueuedEntry]]:
         """See L{IQueueScan.next}."""
-        limit = max(limit, 1)
-        found, self._entries = self._entries[:limit], self._entries[limit:]
-        return succeed(found)
+        files = self._files
+        there = (QueuedEntry(name, files[name].when) for name in self._names if name in files)
+        return succeed(list(islice(there, max(limit, 1))))
 
 
 @implementer(IMailQueue)
@@ -165,12 +168,14 @@ class MemoryMailQueue:
         self._files: dict[Queue, dict[QueueID, MemoryFile]] = {queue: {} for queue in Queue}
         self._logs: dict[tuple[LogKind, QueueID], list[bytes]] = {}
         self._index = DueIndex()
+        self._used = 0
+        self._recovery = Recovery(0, 0, ())
         self._writers: dict[QueueID, MemoryMessageWriter] = {}
         self._shared: dict[QueueID, Shared] = {}
         self._running = False
 
-    def start(self) -> Deferred[Recovery]:
-        """See L{IMailQueue.start}."""
+    def start(self) -> Deferred[None]:
+        """See L{IMailQueue.start}. The recovery is complete when this returns."""
         if self._running:
             return fail(SpoolError("start the queue: it was started already"))
         self._running = True
@@ -178,7 +183,14 @@ class MemoryMailQueue:
         reactivated = len(active)
         incoming.update(active)
         active.clear()
-        return succeed(Recovery(reactivated, 0, []))
+        self._recovery = Recovery(reactivated, 0, ())
+        return succeed(None)
+
+    def recovered(self) -> Deferred[Recovery]:
+        """See L{IMailQueue.recovered}."""
+        if not self._running:
+            return fail(SpoolError("recover the queue: it was not started"))
+        return succeed(self._recovery)
 
     def stop(self) -> Deferred[None]:
         """See L{IMailQueue.stop}. Messages still being written are dropped; held commits finish."""
@@ -209,16 +221,15 @@ class MemoryMailQueue:
         """See L{IMailQueue.create}."""
         if not self._running:
             raise SpoolError("create a message: the queue is not running")
-        if self.capacity is not None and self._used() >= self.capacity:
-            raise InsufficientSpace(f"the queue holds {self._used()} of {self.capacity} bytes: make room")
+        if self.capacity is not None and self._used >= self.capacity:
+            raise InsufficientSpace(f"the queue holds {self._used} of {self.capacity} bytes: make room")
         queue_id = self._ids.next(arrival_time)
         writer = self._writers[queue_id] = MemoryMessageWriter(queue_id, self, arrival_time)
         return writer
 
-    def _used(self) -> int:
-        return sum(len(file.data) for files in self._files.values() for file in files.values())
-
-    def committed(self, queue_id: QueueID, file: MemoryFile) -> StoredMessage:
+    def committed(
+        self, queue_id: QueueID, file: MemoryFile, envelope: Envelope, layout: Layout
+    ) -> StoredMessage:
         """
         A writer's message is complete.
 
@@ -226,10 +237,54 @@ class MemoryMailQueue:
         @raise InsufficientSpace: it does not fit.
         """
         del self._writers[queue_id]
-        if self.capacity is not None and self._used() + len(file.data) > self.capacity:
+        if self.capacity is not None and self._used + len(file.data) > self.capacity:
             raise InsufficientSpace(f"{queue_id}: commit queue file: the queue is full")
+        self._used += len(file.data)
         self._files[Queue.INCOMING][queue_id] = file
-        return self._handle(queue_id, Queue.INCOMING, file, file.envelope, file.layout)
+        return self._handle(queue_id, Queue.INCOMING, file, envelope, layout)
+
+    def fill(
+        self,
+        count: int,
+        envelope: Envelope,
+        content: bytes,
+        recipient: Callable[[int], bytes],
+        due: Callable[[int], float],
+        queue: Queue = Queue.DEFERRED,
+    ) -> list[QueueID]:
+        """
+        Put many messages of one recipient each into a queue, at once: what a benchmark or a simulation begins
+        with. A million take some seconds and less than a gigabyte.
+
+        @param recipient: gives the address of the message with that number, from 0.
+        @param due: gives its time, POSIX seconds.
+        @return: their ids, in order.
+        @raise InsufficientSpace: there is no room for all; those that fit are there.
+        """
+        encoded = record.encode_envelope(envelope)
+        body = content + encoded
+        checksum = crc32(body)
+        top = HEADER_SIZE + len(content)
+        recipients = HEADER_SIZE + len(body)
+        files = self._files[queue]
+        added = []
+        for number in range(count):
+            address = recipient(number)
+            people = record.encode_recipient(address, address)
+            end = recipients + len(people)
+            queue_id = self._ids.next(envelope.arrival_time)
+            header = record.encode_header(
+                Layout(top, top, recipients, end, 1, crc32(people, checksum)), queue_id
+            )
+            file = MemoryFile(bytearray(b"".join((header, body, people, record.END))), due(number))
+            if self.capacity is not None and self._used + len(file.data) > self.capacity:
+                raise InsufficientSpace(f"fill the queue: it holds {self._used} of {self.capacity} bytes")
+            self._used += len(file.data)
+            files[queue_id] = file
+            if queue is Queue.DEFERRED:
+                self._index.set(queue_id, file.when)
+            added.append(queue_id)
+        return added
 
     def discarded(self, queue_id: QueueID) -> None:
         """
@@ -246,8 +301,8 @@ class MemoryMailQueue:
         if shared is None:
             shared = self._shared[queue_id] = Shared(queue)
         shared.handles += 1
-        data = file.data
-        content = bytes(data[layout.top : layout.envelope] + data[HEADER_SIZE : layout.top])
+        data = memoryview(file.data)
+        content = b"".join((data[layout.top : layout.envelope], data[HEADER_SIZE : layout.top]))
         return StoredMessage(self, queue_id, envelope, layout, shared, content, None)
 
     def closed(self, message: StoredMessage) -> None:
@@ -277,8 +332,9 @@ class MemoryMailQueue:
         if file is None:
             return fail(MessageNotFound(f"{queue_id}: read recipients: there is no such message"))
         try:
+            _same(file, message)
             return succeed(record.read_recipients(blob_reader(file.data), message.layout, position, limit))
-        except MessageDamaged as error:
+        except SpoolError as error:
             return fail(error)
 
     def _anywhere(self, message: StoredMessage) -> MemoryFile | None:
@@ -296,12 +352,16 @@ class MemoryMailQueue:
         assert file is not None
         read = blob_reader(file.data)
         try:
-            layout, envelope = record.read_message(read, len(file.data))
-            record.verify(read, layout)
+            layout, envelope = record.read_message(read, len(file.data), queue_id)
+            if layout.size > CHUNK:
+                record.verify(read, layout)
         except MessageDamaged as damaged:
             return fail(MessageDamaged(f"{queue_id}: open: {damaged}", damaged.offset))
         except MessageUnfinished as unfinished:
-            return fail(MessageUnfinished(f"{queue_id}: open: {unfinished}"))
+            text = f"{queue_id}: open: {unfinished}"
+            if queue is Queue.INCOMING:
+                return fail(MessageUnfinished(text))
+            return fail(MessageDamaged(text, len(file.data)))
         return succeed(self._handle(queue_id, queue, file, envelope, layout))
 
     def _missing(self, doing: str, queue_id: QueueID, file: MemoryFile | None) -> SpoolError | None:
@@ -321,6 +381,10 @@ class MemoryMailQueue:
         if error := self._missing("mark recipients", message.queue_id, file):
             return fail(error)
         assert file is not None
+        try:
+            _same(file, message)
+        except SpoolError as wrong:
+            return fail(wrong)
         for recipient in recipients:
             at = recipient.position
             if bytes(file.data[at : at + 1]) not in _STATES:
@@ -333,8 +397,10 @@ class MemoryMailQueue:
         self, queue_id: QueueID, source: Queue, target: Queue, due: float | None = None
     ) -> Deferred[None]:
         """See L{IMailQueue.move}."""
-        if target is Queue.DEFERRED and due is None:
+        if target is Queue.DEFERRED and due is None and source is not Queue.HOLD:
             raise ValueError(f"{queue_id}: move to deferred without a due time")
+        if due is not None and not isfinite(due):
+            raise ValueError(f"{queue_id}: {due} is no due time")
         file = self._files[source].get(queue_id)
         if error := self._missing(f"move from {source.value} to {target.value}", queue_id, file):
             return fail(error)
@@ -344,8 +410,8 @@ class MemoryMailQueue:
         self._index.drop(queue_id)
         if due is not None:
             file.when = due
-            if target is Queue.DEFERRED:
-                self._index.set(queue_id, due)
+        if target is Queue.DEFERRED:
+            self._index.set(queue_id, file.when)
         shared = self._shared.get(queue_id)
         if shared is not None:
             shared.queue = target
@@ -356,15 +422,23 @@ class MemoryMailQueue:
         file = self._files[queue].get(queue_id)
         if error := self._missing("remove", queue_id, file):
             return fail(error)
+        assert file is not None
         del self._files[queue][queue_id]
+        self._used -= len(file.data)
         self._index.drop(queue_id)
         return succeed(None)
+
+    def locate(self, queue_id: QueueID) -> Deferred[Queue | None]:
+        """See L{IMailQueue.locate}."""
+        if not self._running:
+            return fail(SpoolError(f"{queue_id}: locate: the queue is not running"))
+        return succeed(next((queue for queue, files in self._files.items() if queue_id in files), None))
 
     # --- finding ------------------------------------------------------------------------------------
 
     def scan(self, queue: Queue) -> MemoryScan:
         """See L{IMailQueue.scan}."""
-        return MemoryScan([QueuedEntry(queue_id, file.when) for queue_id, file in self._files[queue].items()])
+        return MemoryScan(self._files[queue])
 
     def due(self, now: float, limit: int) -> list[QueuedEntry]:
         """See L{IMailQueue.due}."""
@@ -373,6 +447,14 @@ class MemoryMailQueue:
     def next_due(self) -> float | None:
         """See L{IMailQueue.next_due}."""
         return self._index.next_due()
+
+    def when_due(self, queue_id: QueueID) -> float | None:
+        """See L{IMailQueue.when_due}."""
+        return self._index.get(queue_id)
+
+    def waiting(self) -> WaitingScan:
+        """See L{IMailQueue.waiting}."""
+        return WaitingScan(self._index.walk(), lambda: None)
 
     # --- delivery status logs -----------------------------------------------------------------------
 
@@ -393,3 +475,18 @@ class MemoryMailQueue:
         """See L{IMailQueue.remove_log}."""
         self._logs.pop((kind, queue_id), None)
         return succeed(None)
+
+
+def _same(file: MemoryFile, message: StoredMessage) -> None:
+    """
+    See that a file still is what it was when the message was opened.
+
+    @raise MessageDamaged: it is not.
+    """
+    queue_id = message.queue_id
+    try:
+        if record.decode_header(bytes(file.data[:HEADER_SIZE]), len(file.data), queue_id) == message.layout:
+            return
+    except SpoolError as error:
+        raise MessageDamaged(f"{queue_id}: the file was changed: {error}", 0) from None
+    raise MessageDamaged(f"{queue_id}: the file was replaced", 0)

@@ -1,5 +1,5 @@
 """
-Operations on messages that exist: move, mark, remove, open, read.
+Operations that change messages that exist: move, mark, remove.
 
 Takes operations in the order in which they were called, on one disk thread, so that what is asked of one
 message takes effect in that order; gives each its result or a L{SpoolError} naming the message. Promises
@@ -10,32 +10,27 @@ In a batch, the moves and marks of a message that is removed further on are not 
 where it is. To a crash this looks as if it came before all of them. If the removal fails, they are done
 after all.
 
-Longer than most modules, because the operations are many and each is short; they share how a message is
-found and how errors are told.
+What is read from a message or written into it is compared with what is known of it (see L{same}): a file may
+be deleted, cut or replaced by hand at any time.
 """
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from qmqpd_tx.events import Logger
-from qmqpd_tx.interfaces import MessageDamaged, MessageUnfinished
-from qmqpd_tx.message import Envelope, Queue, QueueID, Recipient, RecipientSlice, RecipientState
+from qmqpd_tx.interfaces import MessageDamaged, MessageNotFound, MessageUnfinished
+from qmqpd_tx.message import Queue, QueueID, RecipientState
 from qmqpd_tx.spool import record
-from qmqpd_tx.spool.commits import NewFile, Transfer
+from qmqpd_tx.spool.commits import NewFile
 from qmqpd_tx.spool.disk import Operation, Post
 from qmqpd_tx.spool.errors import RecycledFile, translated
 from qmqpd_tx.spool.files import QueuePaths, make_parent
 from qmqpd_tx.spool.filesystem import FileSystem
-from qmqpd_tx.spool.record import CHUNK, HEADER_SIZE, Layout
-
-log = Logger(namespace="qmqpd_tx.qmgr")
+from qmqpd_tx.spool.record import HEADER_SIZE, Layout
 
 _PLACES = (Queue.ACTIVE, Queue.DEFERRED, Queue.INCOMING, Queue.HOLD)
 _STATES = frozenset(state.value[0] for state in RecipientState)
@@ -99,7 +94,8 @@ def open_anywhere(fs: FileSystem, paths: QueuePaths, queue_id: QueueID, first: Q
     # Twice, because it may move from a queue not yet looked at to one already looked at.
     for queue in (first, *_PLACES, *_PLACES):
         try:
-            return fs.open(paths.message(queue, queue_id), flags)
+            # Without O_NONBLOCK a named pipe that someone put there would hold up the thread for good.
+            return fs.open(paths.message(queue, queue_id), flags | os.O_NONBLOCK)
         except FileNotFoundError as error:
             missing = missing or error
     assert missing is not None
@@ -123,6 +119,26 @@ def reader(fs: FileSystem, fd: int) -> record.Read:
     return read
 
 
+def same(fs: FileSystem, fd: int, queue_id: QueueID, layout: Layout) -> None:
+    """
+    See that an open file still holds a message. After reading, this also covers what was read: a file that is
+    used again is overwritten from its start.
+
+    @param layout: what its first record said when the message was opened or made.
+    @raise MessageNotFound: it holds another message.
+    @raise MessageDamaged: it was cut or changed.
+    """
+    size = fs.fstat(fd).st_size
+    try:
+        found = record.decode_header(fs.pread(fd, HEADER_SIZE, 0), size, queue_id)
+    except RecycledFile as error:
+        raise MessageNotFound(str(error)) from None
+    except MessageUnfinished as error:
+        raise MessageDamaged(f"the file was cut: {error}", size) from None
+    if found != layout:
+        raise MessageDamaged("the file was replaced: another first record at offset 0", 0)
+
+
 def blob_reader(blob: bytes | bytearray) -> record.Read:
     """
     @return: reads from a file that is in memory.
@@ -134,7 +150,11 @@ def blob_reader(blob: bytes | bytearray) -> record.Read:
 
 
 class Move(FileOperation):
-    """Rename a message into another queue, and set when it is due."""
+    """
+    Rename a message into another queue, and set when it is due.
+
+    @ivar due: that time, or L{None} to leave it as it is.
+    """
 
     __slots__ = ("due", "source", "target")
 
@@ -182,17 +202,43 @@ class Move(FileOperation):
         return False
 
 
+class Release(Move):
+    """
+    Move a message that keeps its time, which nobody knows but the file.
+
+    @ivar due: that time, once this is done.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, queue_id: QueueID, source: Queue, target: Queue) -> None:
+        super().__init__(queue_id, source, target, None)
+
+    def run(self, fs: FileSystem, paths: QueuePaths) -> None:
+        """See L{FileOperation.run}."""
+        assert self.queue_id is not None
+        when = fs.lstat(paths.message(self.source, self.queue_id)).st_mtime
+        super().run(fs, paths)
+        self.due = when
+
+
 class Mark(FileOperation):
     """Overwrite the status of recipients."""
 
-    __slots__ = ("positions", "queue", "state")
+    __slots__ = ("layout", "positions", "queue", "state")
     doing = "mark recipients"
 
     def __init__(
-        self, queue_id: QueueID, queue: Queue, positions: Sequence[int], state: RecipientState
+        self,
+        queue_id: QueueID,
+        queue: Queue,
+        layout: Layout,
+        positions: Sequence[int],
+        state: RecipientState,
     ) -> None:
         super().__init__(queue_id)
         self.queue = queue
+        self.layout = layout
         self.positions = sorted(positions)
         self.state = state
 
@@ -201,6 +247,7 @@ class Mark(FileOperation):
         assert self.queue_id is not None
         fd = open_anywhere(fs, paths, self.queue_id, self.queue, os.O_RDWR)
         try:
+            same(fs, fd, self.queue_id, self.layout)
             group: list[int] = []
             for position in self.positions:
                 if group and position - group[0] >= _SPAN:
@@ -320,176 +367,6 @@ class Discard(FileOperation):
     def finish(self) -> None:
         if not self._file.exists:
             self._done(self._file.queue_id)
-
-
-# --- reading ------------------------------------------------------------------------------------------
-
-
-class Opened:
-    """
-    What L{Open} found.
-
-    @ivar content: the content, when it is small.
-    @ivar recipients: the unfinished recipients, when they are few.
-    """
-
-    __slots__ = ("content", "envelope", "layout", "recipients")
-
-    def __init__(
-        self,
-        layout: Layout,
-        envelope: Envelope,
-        content: bytes | None,
-        recipients: list[Recipient] | None,
-    ) -> None:
-        self.layout = layout
-        self.envelope = envelope
-        self.content = content
-        self.recipients = recipients
-
-
-def open_message(fs: FileSystem, path: str) -> Opened:
-    """
-    @param path: a queue file.
-    @raise RecycledFile: it holds another message than its name says.
-    @raise MessageUnfinished: it is not complete.
-    @raise MessageDamaged: it makes no sense.
-    @raise OSError: it cannot be read.
-    """
-    queue_id = os.path.basename(path)
-    # Without O_NONBLOCK a named pipe that someone put there would hold up the thread for good.
-    fd = fs.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        found = fs.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            raise MessageDamaged("not a regular file", 0)
-        if found.st_mode & 0o700 != 0o700:
-            raise MessageUnfinished(f"mode is {stat.S_IMODE(found.st_mode):o} instead of 700")
-        size = found.st_size
-        read = reader(fs, fd)
-        if size > CHUNK:
-            layout, envelope = record.read_message(read, size, queue_id)
-            return Opened(layout, envelope, None, None)
-        blob = read(0, size)
-        read = blob_reader(blob)
-        layout, envelope = record.read_message(read, len(blob), queue_id)
-        content = blob[layout.top : layout.envelope] + blob[HEADER_SIZE : layout.top]
-        found_recipients = record.read_recipients(read, layout, None, layout.recipient_count + 1)
-        return Opened(layout, envelope, content, found_recipients.recipients)
-    finally:
-        fs.close(fd)
-
-
-class Open(FileOperation):
-    """
-    Read what a message says about itself.
-
-    @param done: makes the handle of what was found.
-    """
-
-    __slots__ = ("_done", "queue")
-    doing = "open"
-
-    def __init__(
-        self, queue_id: QueueID, queue: Queue, done: Callable[[QueueID, Queue, Opened], object]
-    ) -> None:
-        super().__init__(queue_id)
-        self.queue = queue
-        self._done = done
-
-    def run(self, fs: FileSystem, paths: QueuePaths) -> None:
-        """See L{FileOperation.run}."""
-        assert self.queue_id is not None
-        path = paths.message(self.queue, self.queue_id)
-        try:
-            self.result = open_message(fs, path)
-        except RecycledFile:
-            fs.unlink(path)
-            log.info("{queue_id}: removed queue file with another message", queue_id=self.queue_id)
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from None
-
-    def finish(self) -> None:
-        if self.error is None and self.queue_id is not None:
-            self.result = self._done(self.queue_id, self.queue, self.result)
-        super().finish()
-
-
-class ReadRecipients(FileOperation):
-    """Read a slice of the unfinished recipients; gives a L{RecipientSlice}."""
-
-    __slots__ = ("_layout", "_limit", "_position", "_queue")
-    doing = "read recipients"
-
-    def __init__(
-        self, queue_id: QueueID, queue: Queue, layout: Layout, position: int | None, limit: int
-    ) -> None:
-        super().__init__(queue_id)
-        self._queue = queue
-        self._layout = layout
-        self._position = position
-        self._limit = limit
-
-    def run(self, fs: FileSystem, paths: QueuePaths) -> None:
-        """See L{FileOperation.run}."""
-        assert self.queue_id is not None
-        fd = open_anywhere(fs, paths, self.queue_id, self._queue, os.O_RDONLY)
-        try:
-            found = record.read_recipients(reader(fs, fd), self._layout, self._position, self._limit)
-        finally:
-            fs.close(fd)
-        self.result: RecipientSlice = found
-
-
-class ReadContent(Transfer):
-    """
-    Read some of the content; runs beside the ordered operations, for it changes nothing.
-
-    @param offset: in the content, the top included.
-    """
-
-    __slots__ = ("_layout", "_length", "_offset", "_queue", "_queue_id", "deferred", "result")
-
-    def __init__(self, queue_id: QueueID, queue: Queue, layout: Layout, offset: int, length: int) -> None:
-        super().__init__()
-        self._queue_id = queue_id
-        self._queue = queue
-        self._layout = layout
-        self._offset = offset
-        self._length = length
-        self.deferred: Deferred[bytes] = Deferred()
-        self.result = b""
-
-    def run(self, fs: FileSystem, paths: QueuePaths) -> None:
-        """See L{Transfer.run}."""
-        try:
-            fd = open_anywhere(fs, paths, self._queue_id, self._queue, os.O_RDONLY)
-            try:
-                read = reader(fs, fd)
-                self.result = b"".join(read(start, length) for start, length in self._parts())
-            finally:
-                fs.close(fd)
-            if len(self.result) < self._length:
-                raise MessageDamaged("the file ends in the content", self._layout.top)
-        except Exception as error:
-            self.error = translated(error, "read content", self._queue_id)
-
-    def _parts(self) -> Iterator[tuple[int, int]]:
-        """
-        @return: where in the file the wanted bytes are: the top comes first, but lies last.
-        """
-        layout, offset, end = self._layout, self._offset, self._offset + self._length
-        top = layout.envelope - layout.top
-        if offset < top:
-            yield layout.top + offset, min(end, top) - offset
-            offset = top
-        if offset < end:
-            yield HEADER_SIZE + offset - top, end - offset
-
-    def finish(self) -> None:
-        if self.error is None:
-            self.deferred.callback(self.result)
-        else:
-            self.deferred.errback(self.error)
 
 
 class MetadataRunner:

@@ -1,153 +1,262 @@
 """
-Start-up: folders, the lock, and bringing the queue into order after whatever ended the service before.
+Bringing the queue into order after whatever ended the service before.
 
-Takes a C{queue_directory}; gives the lock, what was found, the index of deferred mail and the greatest
-queue id. Runs on a disk thread. Answers to postfix-script's checks, to the start of qmgr(8) (active mail
-goes back to incoming), and to the clean-up of pickup and qmgr.
+L{Prepare} is what start-up waits for: folders, the lock, the free space, the floor for new queue ids. It
+costs the same whatever is queued, unless there is no floor or the layout of the folders was changed: then all
+names are listed, and files move to where they belong.
 
-  - A file with a name that is no queue id is left alone and warned of, once.
-  - A file at a depth of subfolders that is not the configured one moves to where it belongs.
-  - C{active}: goes back to C{incoming}.
-  - C{incoming}: unfinished files stay until they are a day old, then go.
-  - damaged files of both go to C{corrupt}, with a warning.
-  - C{deferred}: only the files' times are read; the content is looked at when the message is due.
+L{Recoverer} is the rest, a file at a time and beside the service: L{RecoverSlice} does a few milliseconds of
+it on the ordered disk thread, so that what the service asks of messages comes in between. It walks through
+all files of the queue once:
+
+  - C{active}: goes back to C{incoming}, but for what became active since the start;
+  - C{deferred}: the files' times are read for the index; the content is looked at when the message is due;
+  - C{incoming}: unfinished files stay until they are a day old, then go; what has arrived since the start is
+    left alone;
+  - damaged files of C{active} and C{incoming} go to C{corrupt}, with a warning;
+  - everywhere, logs included: a file at another depth of subfolders than the configured one moves to where
+    it belongs, one with a name that is no queue id is left alone and warned of, once, and no later id is
+    smaller than one that was seen.
+
+A file that cannot be worked on is warned of and left for the next start; when there are many of them, or a
+folder cannot be listed, the recovery fails. Answers to postfix-script's checks, to the start of qmgr(8)
+(active mail goes back to incoming), and to the clean-up of pickup and qmgr.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterator
+from typing import Final
 
 from qmqpd_tx.events import Logger
-from qmqpd_tx.interfaces import MessageDamaged, MessageUnfinished, QueueLocked, Recovery, SpoolError
+from qmqpd_tx.interfaces import MessageDamaged, MessageUnfinished, Recovery, SpoolError
 from qmqpd_tx.message import LogKind, Queue, QueueID
-from qmqpd_tx.spool import record
-from qmqpd_tx.spool.errors import RecycledFile
-from qmqpd_tx.spool.files import FOLDERS, QueuePaths, make_parent, walk
+from qmqpd_tx.spool import queueid
+from qmqpd_tx.spool.errors import RecycledFile, translated
+from qmqpd_tx.spool.files import QueuePaths, exists, settle, walk
 from qmqpd_tx.spool.filesystem import FileSystem
-from qmqpd_tx.spool.index import DueIndex
-from qmqpd_tx.spool.operations import FileOperation, open_message, reader
-from qmqpd_tx.spool.record import CHUNK
+from qmqpd_tx.spool.floor import RESERVE, layout_of, read_floor, write_floor
+from qmqpd_tx.spool.lock import make_folders, take_lock
+from qmqpd_tx.spool.operations import FileOperation
+from qmqpd_tx.spool.reading import check_message
 
 log = Logger(namespace="qmqpd_tx.qmgr")
 
+Foreign = Callable[[str], None]
+"""Called with each path that has no place in a queue folder."""
 
-LOCK_TIME_LIMIT = 10.0
-"""How many seconds to wait for the disk process of a service that is gone."""
+Found = tuple[QueueID, float]
+"""A deferred message, and when it is due."""
 
-LOCK_INTERVAL = 0.02
-"""How often to try, in seconds."""
+SLICE_SECONDS: Final = 0.004
+"""How long a slice may take the disk thread, apart from its last file."""
+
+SLICE_FILES: Final = 200
+"""How many files a slice may have, however fast they go."""
+
+TROUBLE_LIMIT: Final = 20
+"""How many files may fail before the disk is to blame."""
 
 
-class Recover(FileOperation):
+class Prepare(FileOperation):
     """
-    Start up; gives a L{Recovery}.
+    Make the queue ready to take and deliver messages; gives the number below which no new id may be.
 
     @param now: POSIX seconds.
-    @param unfinished_limit: age in seconds at which unfinished files go.
-    @param foreign: called with each path that has no place in a queue folder.
-    @ivar lock: the descriptor that holds the lock; closed again when start-up fails.
-    @ivar index: the deferred messages.
-    @ivar last: the greatest queue id seen, or L{None}.
+    @ivar lock: the descriptor that holds the lock; closed again when this fails.
+    @ivar reserved: up to which number ids may be given out without another look at the floor.
     @ivar free: bytes free.
     """
 
-    __slots__ = ("_damaged", "_foreign", "_limit", "_now", "free", "index", "last", "lock")
+    __slots__ = ("_foreign", "_now", "free", "lock", "reserved")
     doing = "start the queue"
 
-    def __init__(self, now: float, unfinished_limit: float, foreign: Callable[[str], None]) -> None:
+    def __init__(self, now: float, foreign: Foreign) -> None:
         super().__init__(None)
         self._now = now
-        self._limit = unfinished_limit
         self._foreign = foreign
-        self._damaged: list[QueueID] = []
         self.lock: int | None = None
-        self.index = DueIndex()
-        self.last: QueueID | None = None
+        self.reserved = 0
         self.free = 0
 
     def run(self, fs: FileSystem, paths: QueuePaths) -> None:
         """See L{FileOperation.run}."""
-        _make_folders(fs, paths)
+        make_folders(fs, paths)
         self.lock = take_lock(fs, paths)
         try:
-            for kind in LogKind:
-                self._relocate_logs(fs, paths, kind)
-            for queue in (Queue.HOLD, Queue.CORRUPT):
-                self._settle(fs, paths, queue)
-            swept = self._incoming(fs, paths)
-            reactivated = self._active(fs, paths)
-            self.index = DueIndex(self._deferred(fs, paths))
+            floor = read_floor(fs, paths)
+            if floor is not None and floor.layout == layout_of(paths):
+                last = floor.number
+            else:
+                last = settle_all(fs, paths, self._foreign)
             self.free = fs.free_space(paths.root)
+            self.reserved = max(last, int(self._now * 1_000_000)) + RESERVE
+            write_floor(fs, paths, self.reserved)
         except Exception:
             fs.close(self.lock)
             self.lock = None
             raise
-        self.result = Recovery(reactivated, swept, self._damaged)
+        self.result = last
 
-    def _found(self, fs: FileSystem, paths: QueuePaths, folder: str) -> list[tuple[QueueID, str]]:
-        """
-        @return: id and path of all files of a folder. A list, because files move while it is worked off.
-        """
-        files = [(QueueID(entry.name), entry.path) for entry in walk(fs, paths.folder(folder), self._foreign)]
-        last = max((queue_id for queue_id, _ in files), default=None)
-        if last is not None and (self.last is None or last > self.last):
-            self.last = last
-        return files
 
-    def _relocate_logs(self, fs: FileSystem, paths: QueuePaths, kind: LogKind) -> None:
-        for queue_id, path in self._found(fs, paths, kind.value):
-            self._rename(fs, path, paths.log(kind, queue_id))
+def settle_all(fs: FileSystem, paths: QueuePaths, foreign: Foreign) -> int:
+    """
+    Bring all files to the configured depth.
 
-    def _settle(self, fs: FileSystem, paths: QueuePaths, queue: Queue) -> list[tuple[QueueID, str]]:
-        """
-        Bring the files of a queue to the configured depth.
+    @return: the greatest number of an id, -1 when there is none.
+    """
+    last = -1
+    for folder, place in _places(paths):
+        # A list, because files move while it is worked off.
+        for entry in list(walk(fs, paths.folder(folder), foreign)):
+            queue_id = QueueID(entry.name)
+            last = max(last, queueid.decode(queue_id))
+            settle(fs, entry.path, place(queue_id))
+    return last
 
-        @return: id and path of each.
-        """
-        settled = []
-        for queue_id, path in self._found(fs, paths, queue.value):
-            settled.append((queue_id, self._rename(fs, path, paths.message(queue, queue_id))))
-        return settled
 
-    def _rename(self, fs: FileSystem, source: str, target: str) -> str:
+def _places(paths: QueuePaths) -> Iterator[tuple[str, Callable[[QueueID], str]]]:
+    """
+    @return: each folder with files, and what gives the place of a file in it.
+    """
+    for queue in Queue:
+        yield queue.value, lambda queue_id, queue=queue: paths.message(queue, queue_id)  # type: ignore[misc]
+    for kind in LogKind:
+        yield kind.value, lambda queue_id, kind=kind: paths.log(kind, queue_id)  # type: ignore[misc]
+
+
+class Recoverer:
+    """
+    The recovery of one queue. Used on the ordered disk thread only, but for its attributes, which are read
+    between slices.
+
+    @param now: POSIX seconds.
+    @param boundary: ids that are greater belong to this run.
+    @param unfinished_limit: age in seconds at which unfinished files go.
+    @param foreign: see L{Foreign}.
+    @param ours: the ids of messages that became active since the start.
+    @ivar last: the greatest queue id seen, or L{None}.
+    """
+
+    def __init__(
+        self,
+        now: float,
+        boundary: QueueID,
+        unfinished_limit: float,
+        foreign: Foreign,
+        ours: Container[QueueID],
+    ) -> None:
+        self._now = now
+        self._boundary = boundary
+        self._limit = unfinished_limit
+        self._foreign = foreign
+        self._ours = ours
+        self._checked: set[QueueID] = set()
+        self._swept = 0
+        self._damaged: list[QueueID] = []
+        self._troubles = 0
+        self.last: QueueID | None = None
+
+    @property
+    def result(self) -> Recovery:
+        """What was found so far."""
+        return Recovery(len(self._checked), self._swept, tuple(self._damaged))
+
+    def steps(self, fs: FileSystem, paths: QueuePaths) -> Iterator[Found | None]:
         """
-        @return: where the file is now: a file that already has the name is never overwritten.
+        Recover, a file a step.
+
+        @return: for a deferred message, when it is due; else L{None}.
         """
-        if source == target:
-            return target
-        if _exists(fs, target):
-            log.warn("{path}: {target} exists: not moved", path=source, target=target)
-            return source
+        # What was active is late already, and what is due may be.
+        for queue in (Queue.ACTIVE, Queue.DEFERRED, Queue.INCOMING, Queue.HOLD, Queue.CORRUPT):
+            for entry in walk(fs, paths.folder(queue.value), self._foreign):
+                yield self._step(fs, paths, queue, entry)
+        for kind in LogKind:
+            for entry in walk(fs, paths.folder(kind.value), self._foreign):
+                queue_id = self._seen(entry)
+                try:
+                    settle(fs, entry.path, paths.log(kind, queue_id))
+                except FileNotFoundError:
+                    pass
+                except OSError as error:
+                    self._trouble(error, queue_id)
+                yield None
+
+    def _step(self, fs: FileSystem, paths: QueuePaths, queue: Queue, entry: os.DirEntry[str]) -> Found | None:
+        queue_id = self._seen(entry)
         try:
-            fs.rename(source, target)
+            if queue is Queue.ACTIVE:
+                self._reactivate(fs, paths, queue_id, entry.path)
+                return None
+            path = settle(fs, entry.path, paths.message(queue, queue_id))
+            if queue is Queue.INCOMING:
+                self._sweep(fs, paths, queue_id, path)
+            elif queue is Queue.DEFERRED:
+                return queue_id, fs.lstat(path).st_mtime
         except FileNotFoundError:
-            make_parent(fs, target)
-            fs.rename(source, target)
-        return target
+            # Removed, or moved on, since the folder was listed.
+            pass
+        except OSError as error:
+            self._trouble(error, queue_id)
+        return None
 
-    def _incoming(self, fs: FileSystem, paths: QueuePaths) -> int:
+    def _seen(self, entry: os.DirEntry[str]) -> QueueID:
+        queue_id = QueueID(entry.name)
+        if self.last is None or queue_id > self.last:
+            self.last = queue_id
+        return queue_id
+
+    def _trouble(self, error: OSError, queue_id: QueueID) -> None:
+        self._troubles += 1
+        if self._troubles > TROUBLE_LIMIT:
+            raise error
+        reason = str(translated(error, "recover", queue_id))
+        log.warn("{reason}: left for the next start", reason=reason, queue_id=queue_id)
+
+    def recover_active(self, fs: FileSystem, paths: QueuePaths, queue_id: QueueID) -> None:
         """
-        @return: how many unfinished files were removed.
+        Bring one message back from C{active} out of turn, if it is one of the run before.
         """
-        swept = 0
-        for queue_id, path in self._settle(fs, paths, Queue.INCOMING):
-            try:
-                _check(fs, path)
-            except FileNotFoundError:
-                continue
-            except MessageDamaged as error:
-                self._to_corrupt(fs, paths, queue_id, path, error)
-            except RecycledFile:
-                self._recycled(fs, queue_id, path)
-            except MessageUnfinished:
-                age = self._now - fs.lstat(path).st_mtime
-                if age >= self._limit:
-                    fs.unlink(path)
-                    swept += 1
-                    log.info("{queue_id}: removed unfinished queue file", queue_id=queue_id)
-        return swept
+        path = paths.message(Queue.ACTIVE, queue_id)
+        try:
+            if exists(fs, path):
+                self._reactivate(fs, paths, queue_id, path)
+        except FileNotFoundError:
+            pass
+
+    def _reactivate(self, fs: FileSystem, paths: QueuePaths, queue_id: QueueID, path: str) -> None:
+        if queue_id in self._ours:
+            return
+        try:
+            check_message(fs, path)
+            if exists(fs, paths.message(Queue.INCOMING, queue_id)):
+                raise MessageDamaged("there is a message of that name in incoming", 0)
+        except RecycledFile:
+            self._recycled(fs, queue_id, path)
+        except (MessageDamaged, MessageUnfinished) as error:
+            # Only finished messages become active: an unfinished one here has lost its end.
+            self._to_corrupt(fs, paths, queue_id, path, error)
+        else:
+            settle(fs, path, paths.message(Queue.INCOMING, queue_id))
+            self._checked.add(queue_id)
+
+    def _sweep(self, fs: FileSystem, paths: QueuePaths, queue_id: QueueID, path: str) -> None:
+        if queue_id > self._boundary or queue_id in self._checked:
+            return
+        try:
+            check_message(fs, path)
+        except MessageDamaged as error:
+            self._to_corrupt(fs, paths, queue_id, path, error)
+        except RecycledFile:
+            self._recycled(fs, queue_id, path)
+        except MessageUnfinished:
+            if self._now - fs.lstat(path).st_mtime >= self._limit:
+                fs.unlink(path)
+                self._swept += 1
+                log.info("{queue_id}: removed unfinished queue file", queue_id=queue_id)
 
     def _recycled(self, fs: FileSystem, queue_id: QueueID, path: str) -> None:
         """
@@ -157,141 +266,47 @@ class Recover(FileOperation):
         fs.unlink(path)
         log.info("{queue_id}: removed queue file with another message", queue_id=queue_id)
 
-    def _active(self, fs: FileSystem, paths: QueuePaths) -> int:
-        """
-        @return: how many messages went back to incoming.
-        """
-        reactivated = 0
-        for queue_id, path in self._found(fs, paths, Queue.ACTIVE.value):
-            try:
-                _check(fs, path)
-                if _exists(fs, paths.message(Queue.INCOMING, queue_id)):
-                    raise MessageDamaged("there is a message of that name in incoming", 0)
-            except FileNotFoundError:
-                continue
-            except RecycledFile:
-                self._recycled(fs, queue_id, path)
-            except (MessageDamaged, MessageUnfinished) as error:
-                # Only finished messages become active: an unfinished one here has lost its end.
-                self._to_corrupt(fs, paths, queue_id, path, error)
-            else:
-                self._rename(fs, path, paths.message(Queue.INCOMING, queue_id))
-                reactivated += 1
-        return reactivated
-
-    def _deferred(self, fs: FileSystem, paths: QueuePaths) -> list[tuple[QueueID, float]]:
-        """
-        @return: id and due time of each deferred message.
-        """
-        entries = []
-        for queue_id, path in self._settle(fs, paths, Queue.DEFERRED):
-            try:
-                entries.append((queue_id, fs.lstat(path).st_mtime))
-            except FileNotFoundError:
-                continue
-        return entries
-
     def _to_corrupt(
         self, fs: FileSystem, paths: QueuePaths, queue_id: QueueID, path: str, error: SpoolError
     ) -> None:
-        self._rename(fs, path, paths.message(Queue.CORRUPT, queue_id))
+        settle(fs, path, paths.message(Queue.CORRUPT, queue_id))
         self._damaged.append(queue_id)
         log.warn(
             "{queue_id}: damaged queue file saved to corrupt: {reason}", queue_id=queue_id, reason=str(error)
         )
 
 
-def _check(fs: FileSystem, path: str) -> None:
+class RecoverSlice(FileOperation):
     """
-    Read a file wholly.
+    Some steps of a recovery; gives a list of L{Found}.
 
-    @raise MessageUnfinished: it is not complete.
-    @raise MessageDamaged: it makes no sense.
+    @ivar limit: how many files it may have.
+    @ivar left: messages that left a queue since this was called.
+    @ivar exhausted: whether the end was reached.
     """
-    opened = open_message(fs, path)
-    if opened.layout.size > CHUNK:
-        fd = fs.open(path, os.O_RDONLY)
-        try:
-            record.verify(reader(fs, fd), opened.layout)
-        finally:
-            fs.close(fd)
 
+    __slots__ = ("_steps", "exhausted", "left", "limit")
+    doing = "recover the queue"
 
-def _exists(fs: FileSystem, path: str) -> bool:
-    try:
-        fs.lstat(path)
-    except FileNotFoundError:
-        return False
-    return True
+    def __init__(self, steps: Iterator[Found | None]) -> None:
+        super().__init__(None)
+        self._steps = steps
+        self.limit = SLICE_FILES
+        self.left: set[QueueID] = set()
+        self.exhausted = False
 
-
-def check(fs: FileSystem, paths: QueuePaths) -> None:
-    """
-    Find out whether L{Recover} could begin: make the folders, take the lock and give it back.
-
-    @raise SpoolError: it could not.
-    """
-    try:
-        _make_folders(fs, paths)
-        fs.close(take_lock(fs, paths))
-    except OSError as error:
-        raise SpoolError(
-            f"{error.filename or paths.root}: {error.strerror}: queue_directory and all in it must belong to "
-            f"the user of this service"
-        ) from None
-
-
-def _make_folders(fs: FileSystem, paths: QueuePaths) -> None:
-    for path in (paths.root, *map(paths.folder, FOLDERS)):
-        _make_folder(fs, path)
-
-
-def _make_folder(fs: FileSystem, path: str) -> None:
-    make_parent(fs, f"{path}/x")
-    mode = os.stat(path).st_mode
-    if mode & 0o700 != 0o700:
-        raise SpoolError(
-            f"{path}: the owner needs read, write and search permission (and umask must allow it)"
-        )
-
-
-def take_lock(fs: FileSystem, paths: QueuePaths) -> int:
-    """
-    Take the lock of a C{queue_directory}: C{pid/master.pid}, which then holds our process id.
-
-    A service that was killed may have left its disk process behind, which keeps the lock until it has done
-    what it was given: that is waited for.
-
-    @return: the descriptor that holds it.
-    @raise QueueLocked: naming the process that has it.
-    """
-    path = paths.folder("pid") + "/master.pid"
-    fd = fs.open(path, os.O_CREAT | os.O_RDWR, 0o644)
-    try:
-        end = time.monotonic() + LOCK_TIME_LIMIT
-        while not fs.lock(fd):
-            text = fs.pread(fd, 32, 0).strip().decode("ascii", "replace") or "unknown"
-            if _alive(text) or time.monotonic() > end:
-                raise QueueLocked(f"{path}: the queue is in use by process {text}: stop that service first")
-            time.sleep(LOCK_INTERVAL)
-        fs.ftruncate(fd, 0)
-        fs.pwrite(fd, b"%d\n" % os.getpid(), 0)
-    except Exception:
-        fs.close(fd)
-        raise
-    return fd
-
-
-def _alive(pid: str) -> bool:
-    """
-    @return: whether there may be such a process.
-    """
-    if not pid.isascii() or not pid.isdigit():
-        return True
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    return True
+    def run(self, fs: FileSystem, paths: QueuePaths) -> None:
+        """See L{FileOperation.run}."""
+        found: list[Found] = []
+        self.result = found
+        end = time.monotonic() + SLICE_SECONDS
+        for _ in range(self.limit):
+            try:
+                step = next(self._steps)
+            except StopIteration:
+                self.exhausted = True
+                return
+            if step is not None:
+                found.append(step)
+            if time.monotonic() >= end:
+                return

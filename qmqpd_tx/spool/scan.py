@@ -20,6 +20,7 @@ from qmqpd_tx.message import Queue, QueueID
 from qmqpd_tx.spool import record
 from qmqpd_tx.spool.files import QueuePaths, walk
 from qmqpd_tx.spool.filesystem import FileSystem
+from qmqpd_tx.spool.index import IndexWalk
 from qmqpd_tx.spool.operations import FileOperation
 from qmqpd_tx.spool.record import HEADER_SIZE
 
@@ -131,3 +132,27 @@ class FileScan:
             # A slice that held nothing but messages still being written is not the end.
             if found or self._ended:
                 return found
+
+
+@implementer(IQueueScan)
+class WaitingScan:
+    """
+    See L{IMailQueue.waiting<qmqpd_tx.interfaces.IMailQueue.waiting>}.
+
+    @param walk: through the index.
+    @param recovery: gives a Deferred that fires when the index is whole, or cannot be made so; or L{None}: it
+        is whole.
+    """
+
+    def __init__(self, walk: IndexWalk, recovery: Callable[[], Deferred[object] | None]) -> None:
+        self._walk = walk
+        self._recovery = recovery
+
+    def next(self, limit: int) -> Deferred[list[QueuedEntry]]:
+        """See L{IQueueScan.next}."""
+        limit = max(limit, 1)
+        found = self._walk.take(limit)
+        whole = None if found else self._recovery()
+        if whole is None:
+            return succeed(found)
+        return whole.addCallback(lambda _: self._walk.take(limit))

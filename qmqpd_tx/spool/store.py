@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -51,28 +52,22 @@ from qmqpd_tx.message import (
     RecipientState,
 )
 from qmqpd_tx.spool import queueid
+from qmqpd_tx.spool.background import BackgroundRecovery
 from qmqpd_tx.spool.commits import CommitRunner, SyncFile, TransferRunner
 from qmqpd_tx.spool.disk import COMMIT_LANE, CONTENT_LANE, QUEUE_LANE, Disk, Lane, ThreadedDisk
 from qmqpd_tx.spool.files import QueuePaths
 from qmqpd_tx.spool.filesystem import FileSystem, RealFileSystem
+from qmqpd_tx.spool.floor import RESERVE, RaiseFloor
 from qmqpd_tx.spool.index import DueIndex
 from qmqpd_tx.spool.lanes import ProcessDisk
+from qmqpd_tx.spool.lock import check
 from qmqpd_tx.spool.logs import AppendLog, Known, ReadLog, RemoveLog
-from qmqpd_tx.spool.operations import (
-    FileOperation,
-    Mark,
-    MetadataRunner,
-    Move,
-    Open,
-    Opened,
-    ReadContent,
-    ReadRecipients,
-    Remove,
-)
+from qmqpd_tx.spool.operations import FileOperation, Mark, MetadataRunner, Move, Release, Remove
 from qmqpd_tx.spool.process import DiskProcess
-from qmqpd_tx.spool.record import Layout
-from qmqpd_tx.spool.recovery import Recover, check
-from qmqpd_tx.spool.scan import FileScan, Scan
+from qmqpd_tx.spool.reading import Locate, Open, Opened, ReadContent, ReadRecipients
+from qmqpd_tx.spool.record import CHUNK, Layout
+from qmqpd_tx.spool.recovery import Prepare
+from qmqpd_tx.spool.scan import FileScan, Scan, WaitingScan
 from qmqpd_tx.spool.settings import SYNCFS, SpoolSettings
 from qmqpd_tx.spool.spares import Spares
 from qmqpd_tx.spool.stored import Shared, StoredMessage
@@ -133,6 +128,9 @@ class FileMailQueue:
         self._writers: dict[QueueID, FileMessageWriter] = {}
         self._shared: dict[QueueID, Shared] = {}
         self._scans: set[Scan] = set()
+        self._releasing: dict[QueueID, Release] = {}
+        self._recovery: BackgroundRecovery | None = None
+        self._raise_from = 0
         self._known_logs: Known = {}
         self._warned: set[str] = set()
         self._memory = 0
@@ -162,7 +160,7 @@ class FileMailQueue:
         """
         check(self._fs, self._paths)
 
-    def start(self) -> Deferred[Recovery]:
+    def start(self) -> Deferred[None]:
         """See L{IMailQueue.start}."""
         if self._disk is not None:
             return fail(SpoolError("start the queue: it was started already"))
@@ -178,23 +176,38 @@ class FileMailQueue:
         self.metadata = disk.lane(QUEUE_LANE, 1, MetadataRunner(fs, paths))
         self.commits = disk.lane(COMMIT_LANE, settings.commit_threads, CommitRunner(fs, paths, syncfs))
         self.transfers = disk.lane(CONTENT_LANE, 2, TransferRunner(fs, paths))
-        operation = Recover(self._reactor.seconds(), UNFINISHED_TIME_LIMIT, self._foreign)
+        operation = Prepare(self._reactor.seconds(), self._foreign)
 
-        def started(recovery: Recovery) -> Recovery:
+        def started(last: int) -> None:
             self._lock = operation.lock
             if operation.lock is not None:
                 disk.hold_lock(operation.lock)
-            self._index = operation.index
             self._free = operation.free
             self._free_checked = self._reactor.seconds()
-            if operation.last is not None:
-                self._ids.seen(operation.last)
+            self._ids.last = max(self._ids.last, last)
+            self._raise_from = operation.reserved - RESERVE // 2
             self._running = True
-            return recovery
+            self._recovery = BackgroundRecovery(
+                fs,
+                paths,
+                self._index,
+                self._ids,
+                self._submit,
+                self._free_checked,
+                UNFINISHED_TIME_LIMIT,
+                self._foreign,
+            )
+            self._recovery.begin()
 
         self.metadata.put(operation)
-        deferred: Deferred[Recovery] = operation.deferred
+        deferred: Deferred[int] = operation.deferred
         return deferred.addCallbacks(started, self._not_started)
+
+    def recovered(self) -> Deferred[Recovery]:
+        """See L{IMailQueue.recovered}."""
+        if self._recovery is None:
+            return fail(SpoolError("recover the queue: it was not started"))
+        return self._recovery.result()
 
     def _make_disk(self, settings: SpoolSettings) -> Disk:
         if self._fork and settings.disk_process:
@@ -224,6 +237,8 @@ class FileMailQueue:
         if disk is None or not self._running:
             return succeed(None)
         self._running = False
+        if self._recovery is not None:
+            self._recovery.stop()
         for writer in list(self._writers.values()):
             if not writer.committing:
                 writer.abort()
@@ -232,7 +247,7 @@ class FileMailQueue:
             assert disk is not None
             lock, self._lock = self._lock, None
             if lock is not None:
-                self.metadata.put(Unlock(lock))
+                self.metadata.put(Unlock(lock, self._ids.last))
             return disk.drained()
 
         return disk.drained().addCallback(unlock).addCallback(lambda _: self._end_disk())
@@ -265,9 +280,19 @@ class FileMailQueue:
         if self._settings.queue_minfree > 0:
             self._check_space()
         queue_id = self._ids.next(arrival_time)
+        if self._ids.last >= self._raise_from:
+            self._raise_floor()
         writer = FileMessageWriter(queue_id, self, self._buffer_limit)
         self._writers[queue_id] = writer
         return writer
+
+    def _raise_floor(self) -> None:
+        """
+        Long before an id comes near the number that start-up would begin at after a crash, raise that number.
+        """
+        number = self._ids.last + RESERVE
+        self._raise_from = number - RESERVE // 2
+        self.metadata.put(RaiseFloor(number))
 
     def _check_space(self) -> None:
         now = self._reactor.seconds()
@@ -369,10 +394,15 @@ class FileMailQueue:
             return _no_id("open", queue_id)
         if queue_id in self._writers:
             return fail(MessageUnfinished(f"{queue_id}: open: the message is still being written"))
-        deferred: Deferred[StoredMessage] = self._submit(Open(queue_id, queue, self._opened))
+        deferred: Deferred[StoredMessage] = self._submit(
+            Open(queue_id, queue, self._unchecked(queue_id), self._opened)
+        )
         if queue is Queue.DEFERRED:
             deferred.addErrback(self._gone, queue_id, self._index.get(queue_id))
         return deferred
+
+    def _unchecked(self, queue_id: QueueID) -> bool:
+        return self._recovery is not None and self._recovery.unchecked(queue_id)
 
     def _opened(self, queue_id: QueueID, queue: Queue, found: Opened) -> StoredMessage:
         return self._handle(queue_id, queue, found.envelope, found.layout, found.content, found.recipients)
@@ -393,11 +423,14 @@ class FileMailQueue:
             return succeed(None)
         positions = [recipient.position for recipient in recipients]
         shared = message.shared
-        if state is RecipientState.TODO:
+        if message.layout.size > 2 * max(CHUNK, self._buffer_limit):
+            # The recipients of so large a message are never in memory, and must not be, when they are done.
+            pass
+        elif state is RecipientState.TODO:
             shared.done.difference_update(positions)
         else:
             shared.done.update(positions)
-        return self._submit(Mark(message.queue_id, shared.queue, positions, state))
+        return self._submit(Mark(message.queue_id, shared.queue, message.layout, positions, state))
 
     def move(
         self, queue_id: QueueID, source: Queue, target: Queue, due: float | None = None
@@ -407,13 +440,19 @@ class FileMailQueue:
             return _no_id("move", queue_id)
         if queue_id in self._writers:
             return fail(MessageNotFound(f"{queue_id}: move: the message is still being written"))
-        if target is Queue.DEFERRED and due is None:
+        if target is Queue.DEFERRED and due is None and source is not Queue.HOLD:
             raise ValueError(f"{queue_id}: move to deferred without a due time")
+        if due is not None and not isfinite(due):
+            raise ValueError(f"{queue_id}: {due} is no due time")
         if not self._running:
             return fail(SpoolError(f"{queue_id}: move: the queue is not running"))
+        if target is Queue.DEFERRED and due is None:
+            return self._release(queue_id, source)
         before = self._leave(queue_id, source)
         if target is Queue.DEFERRED and due is not None:
             self._index.set(queue_id, due)
+        elif target is Queue.ACTIVE and self._recovery is not None:
+            self._recovery.activated(queue_id)
         shared = self._shared.get(queue_id)
         if shared is not None:
             shared.queue = target
@@ -421,6 +460,26 @@ class FileMailQueue:
         if source is Queue.DEFERRED or target is Queue.DEFERRED:
             deferred.addErrback(self._not_moved, queue_id, source, target, before, due)
         return deferred
+
+    def _release(self, queue_id: QueueID, source: Queue) -> Deferred[None]:
+        """
+        Defer a message until the time that it has: the index learns of that when the disk has told it.
+        """
+        self._leave(queue_id, source)
+        shared = self._shared.get(queue_id)
+        if shared is not None:
+            shared.queue = Queue.DEFERRED
+        operation = self._releasing[queue_id] = Release(queue_id, source, Queue.DEFERRED)
+
+        def released(result: Failure | None) -> Failure | None:
+            # Unless it has left again, or is deferred to another time.
+            if self._releasing.get(queue_id) is operation:
+                del self._releasing[queue_id]
+                if operation.due is not None:
+                    self._index.set(queue_id, operation.due)
+            return result
+
+        return self._submit(operation).addBoth(released)
 
     def _leave(self, queue_id: QueueID, queue: Queue) -> float | None:
         """
@@ -430,6 +489,10 @@ class FileMailQueue:
         """
         for scan in self._scans:
             scan.left.add(queue_id)
+        if self._recovery is not None:
+            self._recovery.left(queue_id)
+        if queue is Queue.DEFERRED:
+            self._releasing.pop(queue_id, None)
         return self._index.drop(queue_id) if queue is Queue.DEFERRED else None
 
     def _not_moved(
@@ -454,6 +517,13 @@ class FileMailQueue:
             ):
                 self._index.set(queue_id, before)
         return failure
+
+    def locate(self, queue_id: QueueID) -> Deferred[Queue | None]:
+        """See L{IMailQueue.locate}."""
+        if not queueid.valid(queue_id) or queue_id in self._writers:
+            return succeed(None)
+        recover = None if self._recovery is None else self._recovery.out_of_turn()
+        return self._submit(Locate(queue_id, recover))
 
     def remove(self, queue_id: QueueID, queue: Queue) -> Deferred[None]:
         """See L{IMailQueue.remove}."""
@@ -500,6 +570,18 @@ class FileMailQueue:
     def next_due(self) -> float | None:
         """See L{IMailQueue.next_due}."""
         return self._index.next_due()
+
+    def when_due(self, queue_id: QueueID) -> float | None:
+        """See L{IMailQueue.when_due}."""
+        return self._index.get(queue_id)
+
+    def waiting(self) -> WaitingScan:
+        """See L{IMailQueue.waiting}."""
+        walk = self._index.walk()
+        if self._recovery is None:
+            return WaitingScan(walk, lambda: None)
+        self._recovery.watch(walk)
+        return WaitingScan(walk, self._recovery.whole)
 
     # --- delivery status logs -----------------------------------------------------------------------
 

@@ -5,10 +5,12 @@ Small disk work about the whole queue: asking for the free space, giving up the 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from qmqpd_tx.spool.commits import Transfer
 from qmqpd_tx.spool.files import QueuePaths
 from qmqpd_tx.spool.filesystem import FileSystem
+from qmqpd_tx.spool.floor import write_floor
 from qmqpd_tx.spool.operations import FileOperation
 
 
@@ -39,20 +41,25 @@ class FreeSpace(Transfer):
 
 class Unlock(FileOperation):
     """
-    Give up the lock.
+    Give up the lock; and tell the next service where queue ids end.
 
     @param fd: the descriptor that holds it.
+    @param last: the number of the greatest id.
     """
 
-    __slots__ = ("_fd",)
+    __slots__ = ("_fd", "_last")
     doing = "unlock the queue"
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, last: int) -> None:
         super().__init__(None)
         self._fd = fd
+        self._last = last
 
     def run(self, fs: FileSystem, paths: QueuePaths) -> None:
         """See L{FileOperation.run}."""
+        with suppress(OSError):
+            # What was written ahead of time holds as well.
+            write_floor(fs, paths, self._last)
         fs.close(self._fd)
 
     def finish(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from qmqpd_tx.interfaces import Recovery
@@ -20,6 +21,7 @@ from qmqpd_tx.spool.disk import InlineDisk
 from qmqpd_tx.spool.files import QueuePaths
 from qmqpd_tx.spool.filesystem import FileSystem, RealFileSystem
 from qmqpd_tx.spool.lanes import ProcessDisk
+from qmqpd_tx.spool.offline import Change, OfflineQueue
 from qmqpd_tx.spool.spares import Spares
 from qmqpd_tx.spool.store import FileMailQueue
 from tests.crash.power import Loss, PowerCut, SteppedFileSystem
@@ -30,6 +32,19 @@ SMALL = b"Subject: small\n\nhello\n"
 LARGE = b"Subject: large\n\n" + b"0123456789abcdef\n" * 40
 BUFFER = 256
 DAY = 86400.0
+
+
+def now(deferred: Deferred[Any]) -> Any:
+    """
+    @return: the result that a Deferred has.
+    @raise PowerCut: that is what happened instead.
+    """
+    results: list[Any] = []
+    deferred.addBoth(results.append)
+    (result,) = results
+    if isinstance(result, Failure):
+        result.raiseException()  # type: ignore[no-untyped-call]
+    return result
 
 
 class Life:
@@ -46,6 +61,7 @@ class Life:
     @ivar logged: messages with a durable record in the bounce log that is still wanted.
     @ivar aborted: messages that were given up.
     @ivar waiting: deferred messages and when they are due.
+    @ivar held: messages on hold.
     """
 
     def __init__(self, case: SynchronousTestCase, queue: FileMailQueue) -> None:
@@ -61,9 +77,10 @@ class Life:
         self.marked: dict[QueueID, set[bytes]] = {}
         self.logged: set[QueueID] = set()
         self.waiting: dict[QueueID, float] = {}
+        self.held: set[QueueID] = set()
 
     def _now(self, deferred: Deferred[Any]) -> Any:
-        return self._case.successResultOf(deferred)
+        return now(deferred)
 
     def _begin(self, body: bytes, recipients: int) -> Any:
         writer = self._queue.create(NOW)
@@ -105,6 +122,13 @@ class Life:
             self._mark(message, 1, RecipientState.DELIVERED)
         self._remove(message, Queue.ACTIVE)
 
+    def begin_delivery(self, body: bytes) -> None:
+        """Commit, activate, mark one; and stay."""
+        message = self._store(body, 3)
+        self._now(self._queue.move(message.queue_id, Queue.INCOMING, Queue.ACTIVE))
+        self._mark(message, 1, RecipientState.DELIVERED)
+        message.close()
+
     def defer(self) -> None:
         """Commit, deliver one, defer the other, and again; then deliver it."""
         queue = self._queue
@@ -136,6 +160,23 @@ class Life:
         self.waiting[queue_id] = NOW + 1000
         message.close()
 
+    def by_hand(self) -> None:
+        """Commit, deliver one, defer; hold, release, requeue, hold again; and stay."""
+        queue = self._queue
+        message = self._store(SMALL, 2)
+        queue_id = message.queue_id
+        self._now(queue.move(queue_id, Queue.INCOMING, Queue.ACTIVE))
+        self._mark(message, 1, RecipientState.DELIVERED)
+        self._now(queue.append_log(LogKind.BOUNCE, queue_id, [b"no such user"], True))
+        self.logged.add(queue_id)
+        self._now(queue.move(queue_id, Queue.ACTIVE, Queue.DEFERRED, NOW + 700))
+        message.close()
+        self._now(queue.move(queue_id, Queue.DEFERRED, Queue.HOLD))
+        self._now(queue.move(queue_id, Queue.HOLD, Queue.DEFERRED))
+        self._now(queue.move(queue_id, Queue.DEFERRED, Queue.INCOMING, NOW))
+        self._now(queue.move(queue_id, Queue.INCOMING, Queue.HOLD))
+        self.held.add(queue_id)
+
     def bounce(self) -> None:
         """Log, mark, make the notice safe, forget the log, remove."""
         queue = self._queue
@@ -163,6 +204,7 @@ class Life:
         self.deliver(LARGE, 3)
         self.wait()
         self.defer()
+        self.by_hand()
         self.abort(SMALL)
         self.abort(LARGE)
         self.bounce()
@@ -173,6 +215,7 @@ class StepTests(SynchronousTestCase):
     """Stop anywhere."""
 
     sync = "fsync"
+    least = 60
 
     def queue(self, root: str, fs: FileSystem, later: float = 0.0) -> FileMailQueue:
         """
@@ -197,7 +240,8 @@ class StepTests(SynchronousTestCase):
         queue = self.queue(root, fs)
         life = Life(self, queue)
         try:
-            self.successResultOf(queue.start())
+            now(queue.start())
+            now(queue.recovered())
             life.live()
         except PowerCut:
             pass
@@ -210,8 +254,9 @@ class StepTests(SynchronousTestCase):
         Start again, and account for everything.
         """
         queue = self.queue(root, RealFileSystem())
-        recovery: Recovery = self.successResultOf(queue.start())
-        self.assertEqual(recovery.damaged, [])
+        self.successResultOf(queue.start())
+        recovery: Recovery = self.successResultOf(queue.recovered())
+        self.assertEqual(recovery.damaged, ())
         found: dict[QueueID, tuple[Queue, set[bytes]]] = {}
         for where in Queue:
             for entry in self.successResultOf(queue.scan(where).next(1000)):
@@ -239,6 +284,8 @@ class StepTests(SynchronousTestCase):
             due = {entry.queue_id: entry.due for entry in queue.due(NOW + 10000, 100)}
             for queue_id, when in life.waiting.items():
                 self.assertEqual(due[queue_id], when)
+            for queue_id in life.held:
+                self.assertIs(found[queue_id][0], Queue.HOLD)
         self.successResultOf(queue.stop())
         self.swept(root, set(found))
 
@@ -247,7 +294,8 @@ class StepTests(SynchronousTestCase):
         Two days later, start-up leaves nothing but the messages.
         """
         queue = self.queue(root, RealFileSystem(), 2 * DAY + 10**9)
-        self.assertEqual(self.successResultOf(queue.start()).damaged, [])
+        self.successResultOf(queue.start())
+        self.assertEqual(self.successResultOf(queue.recovered()).damaged, ())
         names = {
             name
             for where in Queue
@@ -262,7 +310,7 @@ class StepTests(SynchronousTestCase):
         Stop before each step in turn, and after the last.
         """
         steps = self.attempt(None, False, loss)
-        self.assertGreater(len(steps), 60)
+        self.assertGreater(len(steps), self.least)
         for number in range(len(steps)):
             try:
                 self.attempt(number, torn, loss)
@@ -287,6 +335,105 @@ class StepTests(SynchronousTestCase):
     def test_power_cut_without_data(self) -> None:
         """Power fails in the middle of any write; names are kept, data that wasn't fsynced is zeros."""
         self.every_step(Loss.DATA, True)
+
+
+class OfflineStepTests(StepTests):
+    """Stop anywhere in changes that are made by hand while no service has the queue."""
+
+    least = 6
+
+    def attempt(self, stop_at: int | None, torn: bool, loss: Loss) -> list[str]:
+        """See L{StepTests}."""
+        base = self.mktemp()
+        root = os.path.join(base, "queue")
+        trash = os.path.join(base, "trash")
+        os.makedirs(trash)
+        service = self.queue(root, RealFileSystem())
+        life = Life(self, service)
+        now(service.start())
+        for _ in range(3):
+            life.wait()
+        life.by_hand()
+        life.held.clear()
+        now(service.stop())
+        (released,), waiting = [name for name in life.acknowledged if name not in life.waiting], life.waiting
+        held, requeued, deleted = sorted(waiting)
+        life.waiting = {}
+        fs = SteppedFileSystem(trash, stop_at, torn)
+        done = False
+        try:
+            with OfflineQueue(Values(root), NOW, fs) as queue:
+                self.assertIs(queue.change(Change.HOLD, held), Queue.DEFERRED)
+                life.held.add(held)
+                self.assertIs(queue.change(Change.RELEASE, released), Queue.HOLD)
+                life.waiting[released] = NOW
+                self.assertIs(queue.change(Change.REQUEUE, requeued), Queue.DEFERRED)
+                life.asked.add(deleted)
+                life.logged.discard(deleted)
+                self.assertIs(queue.change(Change.DELETE, deleted), Queue.DEFERRED)
+                life.removed.add(deleted)
+            done = True
+        except PowerCut:
+            pass
+        fs.cut(loss, root)
+        if done:
+            # All of it is durable, whatever is lost.
+            self.assertEqual(list(fs.steps)[-1], "syncfs")
+            self.check(root, life, Loss.PROCESS)
+        else:
+            self.check(root, life, loss)
+        return fs.steps
+
+
+class RecoveryStepTests(StepTests):
+    """Stop anywhere in a start after a stop, and in the recovery."""
+
+    least = 6
+
+    def attempt(self, stop_at: int | None, torn: bool, loss: Loss) -> list[str]:
+        """See L{StepTests}."""
+        base = self.mktemp()
+        root = os.path.join(base, "queue")
+        trash = os.path.join(base, "trash")
+        os.makedirs(trash)
+        first = SteppedFileSystem(os.path.join(base, "trash"))
+        service = self.queue(root, first)
+        life = Life(self, service)
+        now(service.start())
+        life.wait()
+        life.by_hand()
+        for body in (SMALL, LARGE):
+            life.begin_delivery(body)
+        # Killed with two messages active.
+        first.cut(Loss.PROCESS, root)
+        fs = SteppedFileSystem(trash, stop_at, torn)
+        queue = self.queue(root, fs)
+        try:
+            now(queue.start())
+            recovery = now(queue.recovered())
+            self.assertEqual((recovery.reactivated, recovery.damaged), (2, ()))
+            now(queue.stop())
+        except PowerCut:
+            pass
+        fs.cut(loss, root)
+        self.check(root, life, loss)
+        return fs.steps
+
+
+class SettlingStepTests(RecoveryStepTests):
+    """The same when all files move to another depth of subfolders at the start."""
+
+    least = 15
+    starts = 0
+
+    def queue(self, root: str, fs: FileSystem, later: float = 0.0) -> FileMailQueue:
+        """See L{StepTests}."""
+        self.starts = self.starts + 1 if os.path.exists(root) else 0
+        clock = Clock()
+        clock.advance(NOW + later)
+        depth = 1 if self.starts == 0 else 2
+        values = Values(root, hash_queue_names=("deferred", "hold", "bounce"), hash_queue_depth=depth)
+        return FileMailQueue(values, clock, fs, InlineDisk(), buffer_limit=BUFFER)
 
 
 class SyncfsStepTests(StepTests):

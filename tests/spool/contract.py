@@ -291,6 +291,80 @@ class QueueContract(_Base):
         self.failureResultOf(self.queue.open(message.queue_id, Queue.ACTIVE), MessageNotFound)
         self.assertEqual(self.addresses(self.reopened(message, Queue.HOLD)), [b"user0@example.com"])
 
+    def test_moved_anywhere(self) -> None:
+        """From each queue to each other, at one go: the message is there, its recipients and logs too."""
+        message = self.write(recipients=2)
+        queue_id = message.queue_id
+        first = self.run_now(message.recipients(None, 1)).recipients
+        self.queue.mark(message, first, RecipientState.DELIVERED)
+        message.close()
+        self.successResultOf(self.queue.append_log(LogKind.BOUNCE, queue_id, [b"why"], True))
+        where = Queue.INCOMING
+        for source in Queue:
+            for target in Queue:
+                steps = [(where, source), (source, target)]
+                where = target
+                for one, other in steps:
+                    moved = self.queue.move(queue_id, one, other, NOW + 7)
+                    self.assertIsNone(self.successResultOf(moved))
+                    self.assertEqual(self.successResultOf(self.queue.locate(queue_id)), other)
+                    expected = NOW + 7 if other is Queue.DEFERRED else None
+                    self.assertEqual(self.queue.next_due(), expected)
+                self.assertEqual([queue for queue in Queue if self.listed(queue)], [target])
+        opened = self.successResultOf(self.queue.open(queue_id, where))
+        self.assertEqual(self.addresses(opened), [b"user1@example.com"])
+        opened.close()
+        self.assertEqual(self.successResultOf(self.queue.read_log(LogKind.BOUNCE, queue_id)), [b"why"])
+
+    def test_located(self) -> None:
+        """Where a message is, after what was asked for before; what is being written or gone is nowhere."""
+        writer = self.write(commit=False)
+        locate = self.queue.locate
+        self.assertIsNone(self.successResultOf(locate(writer.queue_id)))
+        message = self.successResultOf(writer.commit())
+        self.assertEqual(self.successResultOf(locate(message.queue_id)), Queue.INCOMING)
+        self.hold()
+        results = [
+            self.queue.move(message.queue_id, Queue.INCOMING, Queue.HOLD),
+            locate(message.queue_id),
+            self.queue.remove(message.queue_id, Queue.HOLD),
+            locate(message.queue_id),
+        ]
+        self.release()
+        self.assertEqual([self.successResultOf(result) for result in results], [None, Queue.HOLD, None, None])
+        self.assertIsNone(self.successResultOf(locate(QueueID("../x"))))
+
+    def test_released(self) -> None:
+        """Mail that is released may keep the time that it had when it was held, and is due then."""
+        held = self.defer(NOW + 300)
+        fresh = self.write()
+        fresh.close()
+        for queue_id, where in ((held, Queue.DEFERRED), (fresh.queue_id, Queue.INCOMING)):
+            self.successResultOf(self.queue.move(queue_id, where, Queue.HOLD))
+        self.assertIsNone(self.queue.next_due())
+        self.assertIsNone(self.successResultOf(self.queue.move(held, Queue.HOLD, Queue.DEFERRED)))
+        self.assertEqual(list(self.queue.due(NOW + 300, 9)), [QueuedEntry(held, NOW + 300)])
+        self.successResultOf(self.queue.move(fresh.queue_id, Queue.HOLD, Queue.DEFERRED))
+        self.assertEqual(len(list(self.queue.due(1e11, 9))), 2)
+        self.failureResultOf(self.queue.move(held, Queue.HOLD, Queue.DEFERRED), MessageNotFound)
+        self.assertEqual(len(list(self.queue.due(1e11, 9))), 2)
+
+    def test_released_and_more(self) -> None:
+        """What is asked for right after a release is what counts."""
+        ids = [self.defer(NOW + 300) for _ in range(3)]
+        for queue_id in ids:
+            self.successResultOf(self.queue.move(queue_id, Queue.DEFERRED, Queue.HOLD))
+        gone, active, later = ids
+        self.hold()
+        results = [self.queue.move(queue_id, Queue.HOLD, Queue.DEFERRED) for queue_id in ids]
+        results.append(self.queue.remove(gone, Queue.DEFERRED))
+        results.append(self.queue.move(active, Queue.DEFERRED, Queue.ACTIVE))
+        results.append(self.queue.move(later, Queue.DEFERRED, Queue.DEFERRED, NOW + 900))
+        self.release()
+        for result in results:
+            self.assertIsNone(self.successResultOf(result))
+        self.assertEqual(list(self.queue.due(1e11, 9)), [QueuedEntry(later, NOW + 900)])
+
     def test_not_found(self) -> None:
         """What isn't there is named."""
         message = self.write()
@@ -435,8 +509,64 @@ class QueueContract(_Base):
     def test_due_required(self) -> None:
         """Mail is never deferred to no time."""
         message = self.write()
-        with self.assertRaises(ValueError):
-            self.queue.move(message.queue_id, Queue.INCOMING, Queue.DEFERRED)
+        for due in (None, float("nan"), float("inf")):
+            with self.assertRaises(ValueError):
+                self.queue.move(message.queue_id, Queue.INCOMING, Queue.DEFERRED, due)
+        self.assertEqual(self.listed(Queue.INCOMING), [message.queue_id])
+
+    def walked(self, scan: Any, limit: int = 2) -> list[QueueID]:
+        """
+        @return: what is left of a scan.
+        """
+        found: list[QueueID] = []
+        while entries := self.successResultOf(scan.next(limit)):
+            self.assertLessEqual(len(entries), limit)
+            found += [entry.queue_id for entry in entries]
+        return found
+
+    def test_waiting(self) -> None:
+        """All deferred mail, due or not, is walked through once, earliest first."""
+        late, early, middle = (self.defer(NOW + delay) for delay in (300, 100, 200))
+        scan = self.queue.waiting()
+        self.assertTrue(verifyObject(IQueueScan, scan))
+        self.assertEqual(self.successResultOf(scan.next(1)), [QueuedEntry(early, NOW + 100)])
+        self.assertEqual(self.walked(scan), [middle, late])
+        self.assertEqual(self.walked(self.queue.waiting()), [early, middle, late])
+
+    def test_waiting_while_it_changes(self) -> None:
+        """
+        What leaves the queue while it is walked through is left out, even if it comes back; what comes new is
+        not given: a flush ends.
+        """
+        first, again, gone, last = (self.defer(NOW + delay) for delay in (1, 2, 3, 4))
+        scan = self.queue.waiting()
+        self.assertEqual(len(self.successResultOf(scan.next(1))), 1)
+        for queue_id in (first, again):
+            self.successResultOf(self.queue.move(queue_id, Queue.DEFERRED, Queue.ACTIVE))
+            self.successResultOf(self.queue.move(queue_id, Queue.ACTIVE, Queue.DEFERRED, NOW + 500))
+        self.successResultOf(self.queue.remove(gone, Queue.DEFERRED))
+        self.defer(NOW + 3)
+        self.assertEqual(self.walked(scan), [last])
+
+    def test_clock_set(self) -> None:
+        """
+        Set forth, everything is due, once each time it is asked for; set back, nothing is, and nothing is
+        lost: it is due when its time comes, and walked through at any time.
+        """
+        ids = [self.defer(NOW + delay) for delay in (100, 200, 300)]
+        year = 366 * 86400.0
+        for _ in range(2):
+            self.assertEqual([one.queue_id for one in self.queue.due(NOW + year, 9)], ids)
+        self.assertEqual(list(self.queue.due(NOW - year, 9)), [])
+        self.assertEqual(list(self.queue.due(-1.0, 9)), [])
+        self.assertEqual(self.queue.next_due(), NOW + 100)
+        self.assertEqual(self.walked(self.queue.waiting()), ids)
+        # Tried at the time that is too early now, and deferred from there.
+        self.successResultOf(self.queue.move(ids[0], Queue.DEFERRED, Queue.ACTIVE))
+        self.successResultOf(self.queue.move(ids[0], Queue.ACTIVE, Queue.DEFERRED, NOW - year + 300))
+        self.assertEqual([one.queue_id for one in self.queue.due(NOW - year + 300, 9)], ids[:1])
+        self.assertEqual(self.restart(), Recovery(0, 0, ()))
+        self.assertEqual([one.queue_id for one in self.queue.due(NOW + 300, 9)], ids)
 
     # --- logs ---------------------------------------------------------------------------------------------
 
@@ -463,7 +593,8 @@ class QueueContract(_Base):
         """
         self.successResultOf(self.queue.stop())
         self.queue = self.make_queue()
-        recovery = self.successResultOf(self.queue.start())
+        self.assertIsNone(self.successResultOf(self.queue.start()))
+        recovery = self.successResultOf(self.queue.recovered())
         assert isinstance(recovery, Recovery)
         return recovery
 
@@ -477,7 +608,7 @@ class QueueContract(_Base):
         self.queue.mark(active, first, RecipientState.DELIVERED)
         self.queue.append_log(LogKind.DEFER, deferred, [b"because"], False)
         unfinished = self.write(commit=False)
-        self.assertEqual(self.restart(), Recovery(1, 0, []))
+        self.assertEqual(self.restart(), Recovery(1, 0, ()))
         self.assertEqual(self.listed(Queue.INCOMING), [waiting.queue_id, active.queue_id])
         self.assertEqual(self.listed(Queue.ACTIVE), [])
         self.assertEqual(list(self.queue.due(NOW + 100, 9)), [QueuedEntry(deferred, NOW + 100)])

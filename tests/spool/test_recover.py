@@ -45,7 +45,8 @@ class RecoverTests(SynchronousTestCase):
         """
         self.successResultOf(self.queue.stop())
         self.queue = self.make(later, **values)
-        result = self.successResultOf(self.queue.start())
+        self.successResultOf(self.queue.start())
+        result = self.successResultOf(self.queue.recovered())
         assert isinstance(result, Recovery)
         return result
 
@@ -130,7 +131,8 @@ class RecoverTests(SynchronousTestCase):
         self.queue = self.make()
         for _ in range(2):
             self.queue.check()
-        self.assertEqual(self.successResultOf(self.queue.start()), Recovery(0, 0, []))
+        self.successResultOf(self.queue.start())
+        self.assertEqual(self.successResultOf(self.queue.recovered()), Recovery(0, 0, ()))
 
     def test_unfinished_stay_a_day(self) -> None:
         """Unfinished files are not listed, stay for a day after their last change, and then go."""
@@ -141,9 +143,9 @@ class RecoverTests(SynchronousTestCase):
         self.put(data[:-1], "incoming", names[0])
         self.put(data, "incoming", names[1], mode=0o600)
         self.put(b"", "incoming", names[2])
-        self.assertEqual(self.restart(DAY - 1), Recovery(0, 0, []))
+        self.assertEqual(self.restart(DAY - 1), Recovery(0, 0, ()))
         self.assertEqual(self.listed(Queue.INCOMING), [whole])
-        self.assertEqual(self.restart(DAY), Recovery(0, 3, []))
+        self.assertEqual(self.restart(DAY), Recovery(0, 3, ()))
         self.assertEqual(os.listdir(self.path("incoming")), [whole])
 
     def test_recycled(self) -> None:
@@ -158,7 +160,7 @@ class RecoverTests(SynchronousTestCase):
         self.put(data, "incoming", names[0])
         self.put(data, "active", names[1])
         self.assertEqual(self.listed(Queue.INCOMING), [whole])
-        self.assertEqual(self.restart(), Recovery(0, 0, []))
+        self.assertEqual(self.restart(), Recovery(0, 0, ()))
         self.assertEqual(os.listdir(self.path("incoming")), [whole])
         self.assertEqual(os.listdir(self.path("active")), [])
         self.put(data, "hold", names[2])
@@ -191,7 +193,7 @@ class RecoverTests(SynchronousTestCase):
         """An active message was finished once: if it isn't any more, a person must look at it."""
         name = self.store(target=Queue.ACTIVE)
         os.truncate(self.path("active", name), 200)
-        self.assertEqual(self.restart(2 * DAY), Recovery(0, 0, [name]))
+        self.assertEqual(self.restart(2 * DAY), Recovery(0, 0, (name,)))
         self.assertEqual(os.listdir(self.path("corrupt")), [name])
 
     def test_twice(self) -> None:
@@ -241,7 +243,7 @@ class RecoverTests(SynchronousTestCase):
         os.mkdir(self.path("incoming", "old"))
         os.mkfifo(self.path("incoming", queueid.encode(78)))
         self.watch()
-        self.assertEqual(self.restart(10 * DAY), Recovery(0, 0, []))
+        self.assertEqual(self.restart(10 * DAY), Recovery(0, 0, ()))
         for _ in range(2):
             self.assertEqual(self.listed(Queue.INCOMING), [name])
             self.assertEqual(self.listed(Queue.DEFERRED), [])

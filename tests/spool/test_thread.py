@@ -34,6 +34,16 @@ class HangingFileSystem(RealFileSystem):
         self.fsync(fd)
 
 
+class QuickFileSystem(RealFileSystem):
+    """A file system that leaves out what takes time."""
+
+    def fsync(self, fd: int) -> None:  # type: ignore[override]
+        """Nothing."""
+
+    def syncfs(self, fd: int) -> None:
+        """Nothing."""
+
+
 class ThreadTests(TestCase):
     """Real threads."""
 
@@ -97,6 +107,54 @@ class ThreadTests(TestCase):
         for where in (Queue.INCOMING, Queue.ACTIVE):
             found = yield queue.scan(where).next(1000)
             self.assertEqual(found, [])
+
+    @defer.inlineCallbacks
+    def test_recovery_beside_the_service(self) -> Any:
+        """
+        While a thousand messages are brought back from a run that was killed, others come, are delivered and
+        deferred, and some of the old ones are held and deleted; each message ends in exactly one place.
+        """
+        queue = yield Deferred.fromCoroutine(self.start(QuickFileSystem()))
+        old = []
+        for where in (Queue.ACTIVE, Queue.DEFERRED):
+            writers = [queue.create(NOW) for _ in range(500)]
+            for writer in writers:
+                writer.envelope(ENVELOPE, TOP)
+                writer.recipient(b"a@b", b"a@b")
+            messages = yield gatherResults([writer.commit() for writer in writers])
+            for message in messages:
+                message.close()
+                yield queue.move(message.queue_id, Queue.INCOMING, where, NOW + 5)
+            old.append([message.queue_id for message in messages])
+        yield queue.stop()
+        again = FileMailQueue(Values(self.directory), reactor, QuickFileSystem())  # type: ignore[arg-type]
+        yield again.start()
+        recovered = again.recovered()
+        self.assertNoResult(recovered)
+        held, deleted = old[0][::50], old[0][1::50]
+        for number in range(30):
+            yield Deferred.fromCoroutine(self.one(again, number))
+            if number < len(held):
+                place = yield again.locate(held[number])
+                yield again.move(held[number], place, Queue.HOLD)
+                place = yield again.locate(deleted[number])
+                yield again.remove(deleted[number], place)
+        waiting = []
+        scan = again.waiting()
+        while entries := (yield scan.next(50)):
+            waiting += [entry.queue_id for entry in entries]
+        found = yield recovered
+        self.assertEqual((found.reactivated, found.damaged), (500, ()))
+        self.assertEqual(len(set(waiting)), len(waiting))
+        self.assertLessEqual(set(old[1]), set(waiting))
+        places = {}
+        for where in (Queue.INCOMING, Queue.ACTIVE, Queue.HOLD):
+            entries = yield again.scan(where).next(2000)
+            places[where] = {entry.queue_id for entry in entries}
+        self.assertEqual(places[Queue.HOLD], set(held))
+        self.assertEqual(places[Queue.INCOMING], set(old[0]) - set(held) - set(deleted))
+        self.assertEqual(places[Queue.ACTIVE], set())
+        yield again.stop()
 
     @defer.inlineCallbacks
     def test_hanging_disk(self) -> Any:
