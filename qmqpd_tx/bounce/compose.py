@@ -1,10 +1,10 @@
 """
-The text of a non-delivery notice: an RFC 3464 report. Pure.
+The text of a notice (mail that failed, is late, or was late): an RFC 3464 report. Pure.
 
-Takes what is known of a message and of its failed recipients; gives the notice in pieces, so that neither
+Takes what is known of a message and of some of its recipients; gives the notice in pieces, so that neither
 many recipients nor a large message are ever held whole. What came from the network is made harmless:
 one line, no control characters, ASCII in C{message/delivery-status}. Answers to bounce(8) and to the
-structure of its default template; the words are our own.
+structure of its default templates (bounce(5)); the words are our own.
 """
 
 from __future__ import annotations
@@ -28,6 +28,14 @@ _NOT_ASCII = re.compile(r"[^ -~]")
 _STATUS = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}")
 
 
+class Kind(enum.Enum):
+    """What a notice is about; the value is the RFC 3464 action, but for mail that was handed on."""
+
+    FAILED = "failed"
+    DELAYED = "delayed"
+    DELIVERED = "delivered"
+
+
 class Audience(enum.Enum):
     """Who a notice is for."""
 
@@ -40,10 +48,11 @@ class Report:
     """
     What a notice is about.
 
+    @ivar kind: what became of the recipients.
     @ivar audience: for whom.
     @ivar hostname: C{myhostname}.
     @ivar mail_name: for the name of the C{X-...-Queue-ID} fields.
-    @ivar queue_id: the message that failed.
+    @ivar queue_id: the message that it is about.
     @ivar sender: its sender, in internal form, as the notice shows it.
     @ivar to: who gets the notice, in internal form.
     @ivar arrival_time: when the message arrived, POSIX seconds.
@@ -51,8 +60,11 @@ class Report:
     @ivar now: POSIX seconds.
     @ivar eight_bit: whether the message has bytes above 127.
     @ivar whole: whether the message is attached, or its headers only.
+    @ivar warning_time: C{delay_warning_time}, seconds.
+    @ivar lifetime: C{maximal_queue_lifetime}, seconds.
     """
 
+    kind: Kind
     audience: Audience
     hostname: str
     mail_name: str
@@ -64,6 +76,8 @@ class Report:
     now: float
     eight_bit: bool
     whole: bool
+    warning_time: float
+    lifetime: float
 
     @property
     def boundary(self) -> str:
@@ -107,26 +121,67 @@ def fold(text: str) -> str:
 _GREETING = """\
 This is the mail system at host {host}.
 
+"""
+
+_WORDS = {
+    (Kind.FAILED, Audience.SENDER): """\
 Your message could not be delivered to the recipients below, and no
 further attempt will be made. The reason follows each address. Your
 message, or its headers if it is long, is attached.
 
 If you need help, write to the postmaster and include this report.
 
-"""
-
-_POSTMASTER_GREETING = """\
-This is the mail system at host {host}.
-
+""",
+    (Kind.FAILED, Audience.POSTMASTER): """\
 A message could not be delivered to the recipients below. This copy is
 for the postmaster.
 
-"""
+""",
+    (Kind.DELAYED, Audience.SENDER): """\
+THIS IS ONLY A WARNING: you need not send your message again.
+
+For more than {age} it could not be delivered to the recipients
+below. The reason follows each address. It is tried again and again
+until it is {limit} old. The headers of your message are
+attached.
+
+If you need help, write to the postmaster and include this report.
+
+""",
+    (Kind.DELAYED, Audience.POSTMASTER): """\
+A message is late for the recipients below, and is tried again. This copy
+is for the postmaster.
+
+""",
+    (Kind.DELIVERED, Audience.SENDER): """\
+Your message was late, and has now been delivered to the recipients
+below. Where it was handed on to another mail system, that one may still
+write to you about it.
+
+""",
+}
 
 _SUBJECTS = {
-    Audience.SENDER: ("Undelivered Mail Returned to Sender", "auto-replied"),
-    Audience.POSTMASTER: ("Postmaster Copy: Undelivered Mail", "auto-generated"),
+    (Kind.FAILED, Audience.SENDER): ("Undelivered Mail Returned to Sender", "auto-replied"),
+    (Kind.FAILED, Audience.POSTMASTER): ("Postmaster Copy: Undelivered Mail", "auto-generated"),
+    (Kind.DELAYED, Audience.SENDER): ("Delayed Mail (still being retried)", "auto-replied"),
+    (Kind.DELAYED, Audience.POSTMASTER): ("Postmaster Warning: Delayed Mail", "auto-generated"),
+    (Kind.DELIVERED, Audience.SENDER): ("Successful Mail Delivery Report", "auto-replied"),
 }
+
+_UNITS = (("week", 604800), ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
+
+
+def duration(seconds: float) -> str:
+    """
+    @return: a time for people, in the largest unit in which it is a whole number: C{4 hours}.
+    """
+    whole = int(seconds)
+    for unit, length in _UNITS:
+        if whole and whole % length == 0:
+            count = whole // length
+            return f"{count} {unit}" if count == 1 else f"{count} {unit}s"
+    return "0 seconds"
 
 
 def lead(report: Report, recipients: Iterable[FailedRecipient]) -> Iterator[bytes]:
@@ -136,10 +191,10 @@ def lead(report: Report, recipients: Iterable[FailedRecipient]) -> Iterator[byte
     @param recipients: read twice.
     """
     recipients = list(recipients)
-    words = [_describe(recipient) for recipient in recipients]
+    words = [_describe(recipient, report.kind) for recipient in recipients]
     encoding = "7bit" if all(word.isascii() for word in words) else "8bit"
     whole_encoding = "8bit" if report.eight_bit or encoding == "8bit" else "7bit"
-    subject, submitted = _SUBJECTS[report.audience]
+    subject, submitted = _SUBJECTS[report.kind, report.audience]
     boundary = report.boundary
     yield (
         f"From: Mail Delivery System <MAILER-DAEMON>\n"
@@ -159,8 +214,11 @@ def lead(report: Report, recipients: Iterable[FailedRecipient]) -> Iterator[byte
         f"Content-Transfer-Encoding: {encoding}\n"
         f"\n"
     ).encode("utf-8", "surrogateescape")
-    greeting = _GREETING if report.audience is Audience.SENDER else _POSTMASTER_GREETING
-    yield greeting.format(host=report.hostname).encode()
+    yield (
+        (_GREETING + _WORDS[report.kind, report.audience])
+        .format(host=report.hostname, age=duration(report.warning_time), limit=duration(report.lifetime))
+        .encode()
+    )
     for word in words:
         yield (word + "\n").encode("utf-8", "replace")
     yield (
@@ -175,12 +233,9 @@ def lead(report: Report, recipients: Iterable[FailedRecipient]) -> Iterator[byte
         f"\n"
     ).encode()
     for recipient in recipients:
-        yield (_status(recipient, report.mail_name) + "\n").encode()
-    what, kind = (
-        ("Undelivered Message", "message/rfc822")
-        if report.whole
-        else ("Undelivered Message Headers", "text/rfc822-headers")
-    )
+        yield (_status(recipient, report) + "\n").encode()
+    what = "Message" if report.kind is Kind.DELIVERED else "Undelivered Message"
+    what, kind = (what, "message/rfc822") if report.whole else (f"{what} Headers", "text/rfc822-headers")
     yield (
         f"--{boundary}\n"
         f"Content-Description: {what}\n"
@@ -198,19 +253,24 @@ def tail(report: Report) -> bytes:
     return f"\n--{report.boundary}--\n".encode()
 
 
-def _describe(recipient: FailedRecipient) -> str:
+def _describe(recipient: FailedRecipient, kind: Kind) -> str:
     also = ""
     if recipient.original != recipient.address:
         also = f" (originally <{shown(recipient.original)}>)"
-    return fold(f"<{shown(recipient.address)}>{also}: {one_line(recipient.text)}")
+    via = f" delivery via {one_line(recipient.relay)}:" if kind is Kind.DELIVERED else ""
+    return fold(f"<{shown(recipient.address)}>{also}:{via} {one_line(recipient.text)}")
 
 
-def _status(recipient: FailedRecipient, mail_name: str) -> str:
+def _status(recipient: FailedRecipient, report: Report) -> str:
     original = recipient.original if b"@" in recipient.original else recipient.address
+    action = report.kind.value
+    if report.kind is Kind.DELIVERED and recipient.remote_mta is not None:
+        # Another host has it, and need not tell the sender what it does with it (RFC 3464 section 2.3.3).
+        action = "relayed"
     lines = [
         f"Final-Recipient: rfc822; {shown(recipient.address)}\n",
         f"Original-Recipient: rfc822; {shown(original)}\n",
-        "Action: failed\n",
+        f"Action: {action}\n",
         f"Status: {recipient.dsn if _STATUS.fullmatch(recipient.dsn) else '5.0.0'}\n",
     ]
     if recipient.remote_mta is not None:
@@ -218,7 +278,10 @@ def _status(recipient: FailedRecipient, mail_name: str) -> str:
     if recipient.diagnostic is not None:
         lines.append(fold(f"Diagnostic-Code: smtp; {_ascii(recipient.diagnostic)}"))
     else:
-        lines.append(fold(f"Diagnostic-Code: X-{mail_name}; {_ascii(recipient.text)}"))
+        lines.append(fold(f"Diagnostic-Code: X-{report.mail_name}; {_ascii(recipient.text)}"))
+    if report.kind is Kind.DELAYED:
+        until = _date(report.arrival_time + report.lifetime, report.utc_offset)
+        lines.append(f"Will-Retry-Until: {until}\n")
     return "".join(lines)
 
 

@@ -1,5 +1,5 @@
 """
-The records of bounce and defer logs: one recipient and what went wrong. Pure.
+The records of bounce, defer and trace logs: one recipient and what became of it. Pure.
 
 A record is a sequence of netstrings, each a tag byte and a value::
 
@@ -7,6 +7,11 @@ A record is a sequence of netstrings, each a tag byte and a value::
     S  the RFC 3463 status code           T  the reason, UTF-8
     L  the relay                          M  the remote MTA, when there is one
     D  the remote host's reply, when there is one
+    N  the sender was told: what the log has of this recipient so far is no news
+
+A trace log has the recipients that were delivered after the first attempt, and one record of another kind::
+
+    W  when the sender was warned of the delay: nobody before it is news
 
 Unknown tags are skipped, so that a later version may add some. A damaged record gives what can still be
 read: a report with less in it is better than none. Only a record without a recipient gives nothing.
@@ -28,7 +33,7 @@ _LENGTH = re.compile(rb"([0-9]{1,9}):")
 @frozen(slots=True)
 class FailedRecipient:
     """
-    A recipient of a bounce or defer log.
+    A recipient of a bounce or defer log; in a trace log, one that did not fail in the end.
 
     @ivar address: where it was to be delivered to.
     @ivar original: as the client sent it.
@@ -66,11 +71,22 @@ def encode_outcome(outcome: Outcome) -> bytes:
     return b"".join(encode(tag + value) for tag, value in fields)
 
 
-def decode_record(record: bytes) -> FailedRecipient | None:
+def encode_told(recipient: FailedRecipient) -> bytes:
     """
-    @param record: as L{encode_outcome} gave it, possibly damaged.
-    @return: what it says, or L{None} if it names no recipient.
+    @return: the record that the sender was told of a recipient.
     """
+    fields = [(b"R", recipient.address), (b"O", recipient.original), (b"N", b"")]
+    return b"".join(encode(tag + value) for tag, value in fields)
+
+
+def encode_warning(now: float) -> bytes:
+    """
+    @return: the record that the sender was warned of the delay.
+    """
+    return encode(b"W%d" % now)
+
+
+def _fields(record: bytes) -> dict[bytes, bytes]:
     fields: dict[bytes, bytes] = {}
     position = 0
     while match := _LENGTH.match(record, position):
@@ -79,6 +95,18 @@ def decode_record(record: bytes) -> FailedRecipient | None:
             break
         fields[record[start : start + 1]] = record[start + 1 : end]
         position = end + 1
+    return fields
+
+
+def decode_record(record: bytes) -> FailedRecipient | None:
+    """
+    @param record: as L{encode_outcome} gave it, possibly damaged.
+    @return: what it says, or L{None} if it names no recipient.
+    """
+    return _recipient(_fields(record))
+
+
+def _recipient(fields: dict[bytes, bytes]) -> FailedRecipient | None:
     address = fields.get(b"R")
     if address is None:
         return None
@@ -97,14 +125,31 @@ def decode_record(record: bytes) -> FailedRecipient | None:
 def decode_log(records: list[bytes]) -> list[FailedRecipient]:
     """
     @param records: a log, oldest first.
-    @return: each recipient once, with what was logged last, in the order of the first mention.
+    @return: each recipient of which the sender was not told yet, once, with what was logged last, in the
+        order of the first mention.
     """
+    return decode_trace(records)[1]
+
+
+def decode_trace(records: list[bytes]) -> tuple[bool, list[FailedRecipient]]:
+    """
+    @param records: a log, oldest first.
+    @return: whether the sender was warned of the delay; and as L{decode_log}, those after the warning.
+    """
+    warned = False
     found: dict[tuple[bytes, bytes], FailedRecipient] = {}
     for record in records:
-        recipient = decode_record(record)
-        if recipient is not None:
+        fields = _fields(record)
+        recipient = _recipient(fields)
+        if recipient is None:
+            if b"W" in fields:
+                warned = True
+                found.clear()
+        elif b"N" in fields:
+            found.pop((recipient.address, recipient.original), None)
+        else:
             found[(recipient.address, recipient.original)] = recipient
-    return list(found.values())
+    return warned, list(found.values())
 
 
 def _bytes(text: str) -> bytes:

@@ -1,10 +1,15 @@
 """
-The bounce service: remembers what went wrong with a message, and tells its sender.
+The bounce service: remembers what became of a message's recipients, and tells its sender what is worth it:
+failures, a long delay, the end of that delay.
 
 Takes outcomes from the queue manager; gives logs beside the message and notices in the queue. Promises:
 a record of L{Bounces.bounced} is durable when its Deferred fires, and a notice is safely queued before
 the log goes, which goes before the message goes; so a crash can repeat a notice, and never lose one. Fails
 with what the store or cleanup fail with: the message must then be kept. Answers to bounce(8).
+
+That the sender was warned of a delay is a record in the message's trace log, and so are the recipients that
+were delivered since, when that is to be confirmed. This log is read only for messages older than
+C{delay_warning_time}.
 
 A message from the null sender is a notice itself, and one from C{double_bounce_sender} a notice about a
 notice. The first is reported to C{2bounce_notice_recipient} if C{notify_classes} has C{2bounce}, the second
@@ -14,25 +19,32 @@ to nobody. So nothing here can loop.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
-from attrs import frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from qmqpd_tx.bounce.compose import Audience, Report, lead, tail
-from qmqpd_tx.bounce.records import FailedRecipient, decode_log, encode_outcome
+from qmqpd_tx.bounce.compose import Audience, Kind, Report
+from qmqpd_tx.bounce.records import (
+    FailedRecipient,
+    decode_log,
+    decode_record,
+    decode_trace,
+    encode_outcome,
+    encode_told,
+    encode_warning,
+)
+from qmqpd_tx.bounce.sending import send
+from qmqpd_tx.bounce.settings import Settings
 from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import (
     IBounces,
     ICleanup,
     IConfig,
-    IIncomingMessage,
     IMailQueue,
-    IMessageContent,
     IntakeError,
     IStoredMessage,
     SpoolError,
@@ -44,8 +56,8 @@ log = Logger(namespace="qmqpd_tx.bounce")
 
 T = TypeVar("T")
 
-READ_SIZE = 65536
-"""How much of a message is copied at a time, in bytes."""
+_NOTIFICATION = {Kind.FAILED: "non-delivery", Kind.DELAYED: "delay", Kind.DELIVERED: "delivery status"}
+"""What Postfix calls a notice in the log."""
 
 
 def local_timezone(seconds: float) -> int:
@@ -53,44 +65,6 @@ def local_timezone(seconds: float) -> int:
     @return: this machine's offset from UTC at that time, in seconds.
     """
     return time.localtime(seconds).tm_gmtoff
-
-
-@frozen(slots=True)
-class Settings:
-    """
-    @ivar hostname: C{myhostname}.
-    @ivar mail_name: the program's name in field names.
-    @ivar origin: C{myorigin}.
-    @ivar size_limit: C{bounce_size_limit}: longer messages are returned as headers only.
-    @ivar classes: C{notify_classes}.
-    @ivar double_bounce: C{double_bounce_sender}, complete.
-    @ivar copies_to: C{bounce_notice_recipient}.
-    @ivar double_bounces_to: C{2bounce_notice_recipient}.
-    """
-
-    hostname: str
-    mail_name: str
-    origin: bytes
-    size_limit: int
-    classes: frozenset[str]
-    double_bounce: bytes
-    copies_to: bytes
-    double_bounces_to: bytes
-
-
-def _settings(config: IConfig) -> Settings:
-    origin = config.string("myorigin").encode()
-    sender = config.string("double_bounce_sender").encode()
-    return Settings(
-        hostname=config.string("myhostname"),
-        mail_name=config.string("mail_name"),
-        origin=origin,
-        size_limit=config.integer("bounce_size_limit"),
-        classes=frozenset(config.words("notify_classes")),
-        double_bounce=sender if b"@" in sender else sender + b"@" + origin,
-        copies_to=config.string("bounce_notice_recipient").encode(),
-        double_bounces_to=config.string("2bounce_notice_recipient").encode(),
-    )
 
 
 def verp_address(sender: bytes, delimiters: bytes, recipient: bytes) -> bytes:
@@ -136,14 +110,14 @@ class Bounces:
         self._clock = clock
         self._queue = queue
         self._timezone = timezone
-        self._settings = _settings(config)
+        self._settings = Settings.from_config(config)
         self._attempts: WeakValueDictionary[QueueID, IStoredMessage] = WeakValueDictionary()
 
     def reconfigure(self, config: IConfig) -> None:
         """
         Use another configuration from now on.
         """
-        self._settings = _settings(config)
+        self._settings = Settings.from_config(config)
 
     def bounced(self, message: IStoredMessage, outcomes: Sequence[Outcome]) -> Deferred[None]:
         """See L{IBounces.bounced}."""
@@ -158,7 +132,28 @@ class Bounces:
         # A message is opened anew for each attempt, and several deliveries of one attempt may report.
         fresh = self._attempts.get(queue_id) is not message
         self._attempts[queue_id] = message
-        return _deferred(self._replace(queue_id, records) if fresh else self._append(queue_id, records))
+        return _deferred(
+            self._replace(queue_id, records) if fresh else self._append(LogKind.DEFER, queue_id, records)
+        )
+
+    def delayed(self, message: IStoredMessage) -> Deferred[QueueID | None]:
+        """See L{IBounces.delayed}."""
+        settings = self._settings
+        if settings.warning_time <= 0 or not self._late(message):
+            return succeed(None)
+        return _deferred(self._warn(message))
+
+    @property
+    def confirms(self) -> bool:
+        """See L{IBounces.confirms}."""
+        return self._settings.confirms
+
+    def delivered(self, message: IStoredMessage, outcomes: Sequence[Outcome]) -> Deferred[None]:
+        """See L{IBounces.delivered}."""
+        if not self._settings.confirms or not self._late(message):
+            return succeed(None)
+        # Whether there was a warning is not asked here: that would cost a read for each delivery.
+        return _deferred(self._append(LogKind.TRACE, message.queue_id, map(encode_outcome, outcomes)))
 
     def notify(self, message: IStoredMessage) -> Deferred[QueueID | None]:
         """See L{IBounces.notify}."""
@@ -184,31 +179,78 @@ class Bounces:
         await removed
         await appended
 
-    async def _append(self, queue_id: QueueID, records: Sequence[bytes]) -> None:
-        await self._queue.append_log(LogKind.DEFER, queue_id, records, False)
+    async def _append(self, kind: LogKind, queue_id: QueueID, records: Iterable[bytes]) -> None:
+        await self._queue.append_log(kind, queue_id, list(records), False)
+
+    async def _note(self, kind: LogKind, queue_id: QueueID, records: Iterable[bytes]) -> None:
+        """Keep in mind that the sender was told. If that cannot be written, the sender is told again."""
+        try:
+            await self._append(kind, queue_id, records)
+        except SpoolError as problem:
+            log.warn(
+                "{queue_id}: {kind} log: {reason}; the sender may be notified again",
+                queue_id=queue_id,
+                kind=kind.value,
+                reason=str(problem),
+            )
 
     async def _forget(self, queue_id: QueueID) -> None:
-        both = [self._queue.remove_log(kind, queue_id) for kind in (LogKind.DEFER, LogKind.BOUNCE)]
-        for removed in both:
+        kinds = (LogKind.DEFER, LogKind.BOUNCE, LogKind.TRACE)
+        for removed in [self._queue.remove_log(kind, queue_id) for kind in kinds]:
             await removed
 
     # --- notices -----------------------------------------------------------------------------------
 
+    def _late(self, message: IStoredMessage) -> bool:
+        """Whether a message is so old, and somebody to be told of it."""
+        settings = self._settings
+        envelope = message.envelope
+        age = self._clock.seconds() - envelope.arrival_time
+        sender: bytes = envelope.sender
+        return bool(sender) and age >= settings.warning_time and not settings.discards(sender)
+
+    async def _warn(self, message: IStoredMessage) -> QueueID | None:
+        queue_id: QueueID = message.queue_id
+        warned, _ = decode_trace(await self._queue.read_log(LogKind.TRACE, queue_id))
+        if warned:
+            return None
+        recipients = decode_log(await self._queue.read_log(LogKind.DEFER, queue_id))
+        if not recipients:
+            return None
+        notice = await self._to_sender(message, Kind.DELAYED, recipients, message.envelope.sender, False)
+        await self._note(LogKind.TRACE, queue_id, [encode_warning(self._clock.seconds())])
+        if "delay" in self._settings.classes:
+            await self._copy(message, Kind.DELAYED, recipients, self._settings.delays_to)
+        return notice
+
     async def _notify(self, message: IStoredMessage) -> QueueID | None:
+        notice = await self._return(message)
+        if self._settings.confirms and self._late(message):
+            await self._confirm(message)
+        return notice
+
+    async def _confirm(self, message: IStoredMessage) -> None:
+        queue_id: QueueID = message.queue_id
+        warned, recipients = decode_trace(await self._queue.read_log(LogKind.TRACE, queue_id))
+        if warned and recipients:
+            await self._to_sender(message, Kind.DELIVERED, recipients, message.envelope.sender, False)
+            await self._note(LogKind.TRACE, queue_id, map(encode_told, recipients))
+
+    async def _return(self, message: IStoredMessage) -> QueueID | None:
         queue_id: QueueID = message.queue_id
         records = await self._queue.read_log(LogKind.BOUNCE, queue_id)
         if not records:
             return None
         recipients = decode_log(records)
         if len(recipients) < len(records):
-            # Repeated after a crash, or damaged; only the latter is worth a word.
+            # Repeated after a crash, told of before, or damaged; only the last is worth a word.
             self._count_damage(queue_id, records)
         notice = await self._report(message, recipients) if recipients else None
         await self._queue.remove_log(LogKind.BOUNCE, queue_id)
         return notice
 
     def _count_damage(self, queue_id: QueueID, records: list[bytes]) -> None:
-        damaged = sum(1 for record in records if not decode_log([record]))
+        damaged = sum(1 for record in records if decode_record(record) is None)
         if damaged:
             log.warn(
                 "{queue_id}: {count} damaged records in the bounce log: those recipients are not reported",
@@ -218,73 +260,92 @@ class Bounces:
 
     async def _report(self, message: IStoredMessage, recipients: list[FailedRecipient]) -> QueueID | None:
         settings = self._settings
-        envelope = message.envelope
-        sender: bytes = envelope.sender
-        if sender.lower() == settings.double_bounce.lower():
+        sender: bytes = message.envelope.sender
+        if settings.discards(sender):
             log.warn("{queue_id}: undeliverable postmaster notification discarded", queue_id=message.queue_id)
             return None
         if not sender:
             if "2bounce" not in settings.classes:
                 return None
             shown = b"MAILER-DAEMON@" + settings.origin
-            return await self._postmaster(message, recipients, shown, settings.double_bounces_to, True)
-        notice = None
-        whole = message.content.size <= settings.size_limit
-        if envelope.verp_delimiters is not None:
-            for recipient in recipients:
-                address = verp_address(sender, envelope.verp_delimiters, recipient.address)
-                notice = await self._to_sender(message, [recipient], address, whole)
+            return await self._postmaster(
+                message, Kind.FAILED, recipients, shown, settings.double_bounces_to, True
+            )
+        if message.envelope.verp_delimiters is not None:
+            notice = await self._to_verp_senders(message, recipients, message.envelope.verp_delimiters)
         else:
-            notice = await self._to_sender(message, recipients, sender, whole)
+            notice = await self._to_sender(message, Kind.FAILED, recipients, sender, True)
         if "bounce" in settings.classes:
-            try:
-                await self._postmaster(message, recipients, sender, settings.copies_to, False)
-            except (IntakeError, SpoolError) as problem:
-                # Another try would tell the sender once more.
-                log.warn(
-                    "{queue_id}: postmaster notice failed while bouncing to {to}: {reason}",
-                    queue_id=message.queue_id,
-                    to=settings.copies_to,
-                    reason=str(problem),
-                )
+            await self._copy(message, Kind.FAILED, recipients, settings.copies_to)
+        return notice
+
+    async def _to_verp_senders(
+        self, message: IStoredMessage, recipients: list[FailedRecipient], delimiters: bytes
+    ) -> QueueID | None:
+        notice = None
+        told: list[FailedRecipient] = []
+        try:
+            for recipient in recipients:
+                to = verp_address(message.envelope.sender, delimiters, recipient.address)
+                notice = await self._to_sender(message, Kind.FAILED, [recipient], to, True)
+                told.append(recipient)
+        except Exception:
+            # The next try is about the others only.
+            await self._note(LogKind.BOUNCE, message.queue_id, map(encode_told, told))
+            raise
         return notice
 
     async def _to_sender(
-        self, message: IStoredMessage, recipients: list[FailedRecipient], to: bytes, whole: bool
+        self,
+        message: IStoredMessage,
+        kind: Kind,
+        recipients: list[FailedRecipient],
+        to: bytes,
+        whole: bool,
     ) -> QueueID:
-        report = self._about(message, Audience.SENDER, message.envelope.sender, to, whole)
-        notice = await self._send(message, report, recipients, b"")
-        log.info(
-            "{queue_id}: sender non-delivery notification: {notice}",
-            queue_id=message.queue_id,
-            notice=notice,
-        )
-        return notice
+        report = self._about(message, kind, Audience.SENDER, message.envelope.sender, to, whole)
+        return await self._send(message, report, recipients, b"")
 
     async def _postmaster(
         self,
         message: IStoredMessage,
+        kind: Kind,
         recipients: list[FailedRecipient],
         sender: bytes,
         to: bytes,
         whole: bool,
     ) -> QueueID:
-        whole = whole and message.content.size <= self._settings.size_limit
-        report = self._about(message, Audience.POSTMASTER, sender, to, whole)
-        notice = await self._send(message, report, recipients, self._settings.double_bounce)
-        log.info(
-            "{queue_id}: postmaster non-delivery notification: {notice}",
-            queue_id=message.queue_id,
-            notice=notice,
-        )
-        return notice
+        report = self._about(message, kind, Audience.POSTMASTER, sender, to, whole)
+        return await self._send(message, report, recipients, self._settings.double_bounce)
+
+    async def _copy(
+        self, message: IStoredMessage, kind: Kind, recipients: list[FailedRecipient], to: bytes
+    ) -> None:
+        try:
+            await self._postmaster(message, kind, recipients, message.envelope.sender, to, False)
+        except (IntakeError, SpoolError) as problem:
+            # Another try would tell the sender once more.
+            log.warn(
+                "{queue_id}: postmaster notice failed while {doing} to {to}: {reason}",
+                queue_id=message.queue_id,
+                doing="bouncing" if kind is Kind.FAILED else "warning",
+                to=to,
+                reason=str(problem),
+            )
 
     def _about(
-        self, message: IStoredMessage, audience: Audience, sender: bytes, to: bytes, whole: bool
+        self,
+        message: IStoredMessage,
+        kind: Kind,
+        audience: Audience,
+        sender: bytes,
+        to: bytes,
+        whole: bool,
     ) -> Report:
         settings = self._settings
         envelope = message.envelope
         return Report(
+            kind=kind,
             audience=audience,
             hostname=settings.hostname,
             mail_name=settings.mail_name,
@@ -295,76 +356,28 @@ class Bounces:
             utc_offset=self._timezone(envelope.arrival_time),
             now=self._clock.seconds(),
             eight_bit=envelope.eight_bit,
-            whole=whole,
+            whole=whole and message.content.size <= settings.size_limit,
+            warning_time=settings.warning_time,
+            lifetime=settings.lifetime,
         )
 
     async def _send(
-        self,
-        message: IStoredMessage,
-        report: Report,
-        recipients: list[FailedRecipient],
-        sender: bytes,
+        self, message: IStoredMessage, report: Report, recipients: list[FailedRecipient], sender: bytes
     ) -> QueueID:
         if self.cleanup is None:
             raise SpoolError(f"{message.queue_id}: no cleanup service to send a notice with")
-        incoming: IIncomingMessage = self.cleanup.begin(None)
-        try:
-            for piece in _gather(lead(report, recipients)):
-                await _ready(incoming.content(piece))
-            await _copy(message.content, incoming, None if report.whole else self._settings.size_limit)
-            await _ready(incoming.content(tail(report)))
-            incoming.sender(sender)
-            await _ready(incoming.recipient(report.to))
-        except BaseException:
-            incoming.abort()
-            raise
-        notice: QueueID = await incoming.finish()
+        notice = await send(
+            self.cleanup, message.content, report, recipients, sender, self._settings.size_limit
+        )
+        log.info(
+            "{queue_id}: {audience} {kind} notification: {notice}",
+            queue_id=message.queue_id,
+            audience=report.audience.value,
+            kind=_NOTIFICATION[report.kind],
+            notice=notice,
+        )
         return notice
 
 
 def _deferred(work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
     return Deferred.fromCoroutine(work)
-
-
-async def _ready(waiting: Deferred[None] | None) -> None:
-    if waiting is not None:
-        await waiting
-
-
-def _gather(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Few writes instead of one for each recipient."""
-    held: list[bytes] = []
-    size = 0
-    for piece in pieces:
-        held.append(piece)
-        size += len(piece)
-        if size >= READ_SIZE:
-            yield b"".join(held)
-            held, size = [], 0
-    yield b"".join(held)
-
-
-async def _copy(content: IMessageContent, incoming: IIncomingMessage, headers_limit: int | None) -> None:
-    """
-    Attach a message; always ends in a newline.
-
-    @param headers_limit: only attach the headers, and no more than about so many bytes; L{None}: all of it.
-    """
-    offset = 0
-    last = b"\n"
-    while data := await content.read(offset, READ_SIZE):
-        offset += len(data)
-        end = -1
-        if headers_limit is not None:
-            # The header section ends at the first empty line, which may be cut in two.
-            end = (last + data).find(b"\n\n")
-            if end < 0 and offset > headers_limit:
-                end = data.rfind(b"\n") + 1
-            if end >= 0:
-                data = data[:end]
-        await _ready(incoming.content(data))
-        last = data[-1:] or last
-        if end >= 0:
-            break
-    if last != b"\n":
-        await _ready(incoming.content(b"\n"))

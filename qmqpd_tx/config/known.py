@@ -70,9 +70,6 @@ empty_address_local_login_sender_maps_lookup_key = <>
 empty_address_relayhost_maps_lookup_key = <>
 enable_idna2003_compatibility = no
 execution_directory_expansion_filter = 1234567890!@%-_=+:,./abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ
-fast_flush_domains = $relay_domains
-fast_flush_purge_time = 7d
-fast_flush_refresh_time = 12h
 flush_service_name = flush
 fork_attempts = 5
 fork_delay = 1s

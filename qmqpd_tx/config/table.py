@@ -47,6 +47,7 @@ class Parameter:
     @ivar low: the smallest good value: seconds for a time, the length for a string.
     @ivar high: the largest good value.
     @ivar unit: for a time, the unit of a number without one.
+    @ivar fractions: for a time, whether it may have decimals.
     @ivar choices: the good values of an enum, or of the elements of a list; empty: any.
     @ivar effect: whether it does anything in this program.
     @ivar own: whether it is unknown to Postfix.
@@ -59,6 +60,7 @@ class Parameter:
     low: int | None = None
     high: int | None = None
     unit: str = "s"
+    fractions: bool = False
     choices: tuple[str, ...] = ()
     effect: bool = True
     own: bool = False
@@ -75,7 +77,7 @@ class Parameter:
             case Type.BOOLEAN:
                 return values.boolean(text)
             case Type.TIME:
-                return values.seconds(text, self.unit, self.low, self.high)
+                return values.seconds(text, self.unit, self.low, self.high, self.fractions)
             case Type.LIST:
                 words = values.words(text)
                 for word in words:

@@ -20,11 +20,12 @@ MAXIMUM_INTEGER = 2**31 - 1
 MAXIMUM_LONG = 2**63 - 1
 
 _TIME = re.compile(r"\+?([0-9]{1,20})([smhdw]?)\Z")
+_EXACT_TIME = re.compile(r"\+?([0-9]{1,20}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})([smhdw]?)\Z")
 _INTEGER = re.compile(r"([+-]?)([0-9]{1,30})\Z")
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\Z")
 _WORD = re.compile(r"[^, \t\r\n\f\v]+")
 _FEEDBACK = re.compile(
-    r"[0-9]{1,10}(\.[0-9]{0,10})?\s*(/\s*([0-9]{1,10}(\.[0-9]{0,10})?|concurrency|sqrt_concurrency))?\Z"
+    r"([0-9]{1,10}(\.[0-9]{0,10})?|\.[0-9]{1,10})([eE][-+]?[0-9]{1,3})?\s*(/\s*([0-9]{1,10}(\.[0-9]{0,10})?|concurrency|sqrt_concurrency))?\Z"
 )
 
 
@@ -73,19 +74,21 @@ def bounds(low: int | None, high: int | None, unit: str = "") -> str:
     return ""
 
 
-def seconds(text: str, unit: str, low: int | None, high: int | None) -> float:
+def seconds(text: str, unit: str, low: int | None, high: int | None, fractions: bool = False) -> float:
     """
     @param text: a number and an optional unit.
     @param unit: the unit when there is none.
     @param low: the smallest good value, in seconds.
     @param high: the largest good value, in seconds.
+    @param fractions: whether the number may have decimals, as in C{0.25s}.
     @return: seconds.
     @raise ValueError: not a time, or out of bounds.
     """
-    match = _TIME.match(text)
+    match = (_EXACT_TIME if fractions else _TIME).match(text)
     if match is None:
         raise ValueError(f'bad time value "{shown(text)}": use a number and one of s, m, h, d, w')
-    value = int(match.group(1)) * TIME_UNITS[match.group(2) or unit]
+    number = match.group(1)
+    value = (float(number) if "." in number else int(number)) * TIME_UNITS[match.group(2) or unit]
     if value > MAXIMUM_INTEGER:
         raise ValueError(f'time value "{shown(text)}" is too large: use at most {MAXIMUM_INTEGER}s')
     if (low is not None and value < low) or (high is not None and value > high):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Sequence
-from email import message_from_bytes
+from email import message_from_bytes, message_from_string
 from email.message import Message
 
 from attrs import frozen
@@ -19,6 +19,7 @@ from tests.interop.test_destinations import lines, postqueue
 from tests.peers import free_port, scratch
 from tests.service import RunningService, qmqp_send, wait_until
 
+LOGS = ("bounce", "defer", "trace")
 CONTENT = b"From: sender@source.test\nSubject: hello\nX-Mark: kept\n\nHello.\n"
 
 
@@ -58,27 +59,33 @@ def notice(transaction: Transaction) -> Notice:
     text, status, original = report.get_payload()
     assert text.get_content_type() == "text/plain"
     assert status.get_content_type() == "message/delivery-status"
-    assert original.get_content_type() == "message/rfc822"
+    assert original.get_content_type() in ("message/rfc822", "text/rfc822-headers")
+    whole = original.is_multipart()
     about, *blocks = status.get_payload()
     return Notice(
         [(block["Final-Recipient"].partition("; ")[2], block["Action"], block["Status"]) for block in blocks],
         [" ".join(block["Diagnostic-Code"].split()) for block in blocks],
         about,
-        original.get_payload()[0],
+        original.get_payload()[0] if whole else message_from_string(original.get_payload()),
     )
 
 
-class NoticeTests(SynchronousTestCase):
-    """One server is the world: it takes mail, and refuses whom it is told to."""
+class NoticeTestCase(SynchronousTestCase):
+    """
+    One server is the world: it takes mail, and refuses whom it is told to.
+
+    @cvar settings: lines of main.cf.
+    """
+
+    settings = ""
 
     def setUp(self) -> None:
         self.server = ScriptedServer()
         self.addCleanup(self.server.stop)
         folder = scratch()
         self.addCleanup(shutil.rmtree, folder)
-        self.service = RunningService(
-            folder, free_port(), f"relayhost = [127.0.0.1]:{self.server.port}\nminimal_backoff_time = 1000s\n"
-        )
+        relay = f"relayhost = [127.0.0.1]:{self.server.port}\nminimal_backoff_time = 1000s\n"
+        self.service = RunningService(folder, free_port(), relay + self.settings)
         self.service.start()
         self.addCleanup(self.service.stop)
 
@@ -98,9 +105,25 @@ class NoticeTests(SynchronousTestCase):
         """
         wait_until(lambda: not self.service.queued(), 20, "an empty queue")
         wait_until(lambda: self.service.log_text().count(": removed") == messages, 20, f"{messages} removals")
-        left = [path for name in ("bounce", "defer") for path in (self.service.queue / name).rglob("*")]
+        left = [path for name in LOGS for path in (self.service.queue / name).rglob("*")]
         self.assertEqual([path for path in left if path.is_file()], [])
         return self.service.log_text()
+
+    def queues(self) -> list[str]:
+        """
+        @return: where messages are.
+        """
+        return [name.partition("/")[0] for name in self.service.queued()]
+
+    def count(self, recipient: str) -> int:
+        """
+        @return: how many attempts there were for a recipient.
+        """
+        return sum(line.to == recipient for line in lines(self.service.log_text()))
+
+
+class NoticeTests(NoticeTestCase):
+    """Mail that fails."""
 
     def test_bounce(self) -> None:
         """
@@ -228,14 +251,57 @@ class NoticeTests(SynchronousTestCase):
         self.wait_for_end(1)
         self.assertEqual(len(self.server.taken), 2)
 
-    def queues(self) -> list[str]:
-        """
-        @return: where messages are.
-        """
-        return [name.partition("/")[0] for name in self.service.queued()]
 
-    def count(self, recipient: str) -> int:
+class DelayNoticeTests(NoticeTestCase):
+    """Mail that is late."""
+
+    settings = "delay_warning_time = 1s\nconfirm_delay_cleared = yes\n"
+
+    def attempt(self) -> None:
         """
-        @return: how many attempts there were for a recipient.
+        Try what is deferred, and wait until it is deferred again.
         """
-        return sum(line.to == recipient for line in lines(self.service.log_text()))
+        tries = self.count("slow@dest.test") + 1
+        postqueue(self.service, "-f")
+        wait_until(lambda: self.count("slow@dest.test") == tries, 10, f"{tries} attempts")
+        wait_until(lambda: self.queues() == ["deferred"], 10, "the message in deferred again")
+
+    def test_delay(self) -> None:
+        """
+        The sender is warned once, however many attempts there are and whatever happens to the service; and is
+        told when the message was delivered.
+        """
+        self.server.script = {"rcpt:slow": b"450 4.2.1 later"}
+        queue_id = self.send(b"sender@source.test", b"slow@dest.test")
+        wait_until(lambda: self.queues() == ["deferred"], 10, "the message in deferred")
+        self.assertEqual(self.server.taken, [])
+        wait_until(lambda: self.attempt() or self.server.taken, 10, "a warning")
+        (warning,) = self.server.taken
+        self.assertEqual((warning.sender, warning.recipients), (b"", (b"sender@source.test",)))
+        said = notice(warning)
+        self.assertEqual(said.failed, [("slow@dest.test", "delayed", "4.2.1")])
+        self.assertEqual(said.diagnostics, ["smtp; 450 4.2.1 later"])
+        self.assertEqual(said.about["X-Postfix-Queue-ID"], queue_id)
+        self.assertEqual((said.original["Subject"], said.original.get_payload()), ("hello", ""))
+        self.service.stop(9)
+        self.service.start()
+        for _ in range(2):
+            self.attempt()
+        self.server.script = {}
+        postqueue(self.service, "-f")
+        _, message, cleared = self.server.wait_for(3)
+        self.assertEqual((message.sender, message.recipients), (b"sender@source.test", (b"slow@dest.test",)))
+        self.assertEqual(content(cleared)["Subject"], "Successful Mail Delivery Report")
+        self.assertEqual(notice(cleared).failed, [("slow@dest.test", "relayed", "2.0.0")])
+        log = self.wait_for_end(3)
+        self.assertEqual(log.count(f"{queue_id}: sender delay notification: "), 1)
+        self.assertEqual(log.count(f"{queue_id}: sender delivery status notification: "), 1)
+
+    def test_in_time(self) -> None:
+        """
+        Mail that is not late makes no notices.
+        """
+        self.send(b"sender@source.test", b"good@dest.test")
+        self.server.wait_for(1)
+        log = self.wait_for_end(1)
+        self.assertNotIn("notification", log)

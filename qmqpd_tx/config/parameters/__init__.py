@@ -9,7 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from qmqpd_tx.config.parameters import bounce, cleanup, files, general, local, qmgr, qmqpd, routing, smtp
+from qmqpd_tx.config.parameters import (
+    bounce,
+    cleanup,
+    files,
+    flush,
+    general,
+    local,
+    qmgr,
+    qmqpd,
+    routing,
+    smtp,
+)
 from qmqpd_tx.config.parameters.transports import TRANSPORT_PARAMETERS
 from qmqpd_tx.config.table import Parameter, by_name
 
@@ -17,6 +28,7 @@ PARAMETERS: Mapping[str, Parameter] = by_name(
     bounce.PARAMETERS,
     cleanup.PARAMETERS,
     files.PARAMETERS,
+    flush.PARAMETERS,
     general.PARAMETERS,
     local.PARAMETERS,
     qmgr.PARAMETERS,

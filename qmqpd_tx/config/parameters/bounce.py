@@ -64,7 +64,6 @@ PARAMETERS: tuple[Parameter, ...] = (
         name="delay_notice_recipient",
         type=Type.STRING,
         default="postmaster",
-        effect=False,
         help="Who gets copies of delay warnings, with notify_classes delay.",
     ),
     Parameter(

@@ -181,10 +181,9 @@ PARAMETERS: tuple[Parameter, ...] = (
         default="1s",
         low=0,
         high=10,
-        effect=False,
         help=(
-            "Postfix slows intake down by this when mail arrives faster than it leaves. Here "
-            "intake is slowed by the disk."
+            "How long a message waits before it is taken, while the active queue is full and new mail has to "
+            "be left in incoming; 0 for no wait."
         ),
     ),
     Parameter(

@@ -29,7 +29,6 @@ PARAMETERS: tuple[Parameter, ...] = (
         name="confirm_delay_cleared",
         type=Type.BOOLEAN,
         default="no",
-        effect=False,
         help="Tell the sender when a late message was delivered after all.",
     ),
     Parameter(
@@ -54,7 +53,6 @@ PARAMETERS: tuple[Parameter, ...] = (
         default="0h",
         low=0,
         unit="h",
-        effect=False,
         help="Age at which a sender is told that a message is late; 0 for never.",
     ),
     Parameter(

@@ -42,8 +42,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         type=Type.TIME,
         default="18000s",
         low=1,
-        effect=False,
-        help="Postfix's watchdog over a request. Here no request holds a process.",
+        help="A delivery that takes longer is cancelled.",
     ),
     Parameter(
         name="debug_peer_level",

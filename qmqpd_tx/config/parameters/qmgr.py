@@ -42,7 +42,6 @@ PARAMETERS: tuple[Parameter, ...] = (
         default="5",
         low=0,
         high=MAXIMUM_INTEGER,
-        effect=False,
         help="After how many deliveries a message may be overtaken once; 0 or 1 for never.",
     ),
     Parameter(
@@ -51,7 +50,6 @@ PARAMETERS: tuple[Parameter, ...] = (
         default="50",
         low=0,
         high=100,
-        effect=False,
         help="By how much less, in percent, it may be overtaken.",
     ),
     Parameter(
@@ -60,7 +58,6 @@ PARAMETERS: tuple[Parameter, ...] = (
         default="3",
         low=0,
         high=MAXIMUM_INTEGER,
-        effect=False,
         help="How many deliveries early it may be overtaken.",
     ),
     Parameter(
@@ -96,7 +93,8 @@ PARAMETERS: tuple[Parameter, ...] = (
         type=Type.TIME,
         default="0s",
         low=0,
-        help="The pause between two deliveries to one destination.",
+        fractions=True,
+        help="The pause between two deliveries to one destination; beyond Postfix, also fractions (0.25s).",
     ),
     Parameter(
         name="default_destination_recipient_limit",
@@ -112,7 +110,6 @@ PARAMETERS: tuple[Parameter, ...] = (
         default="1000",
         low=0,
         high=MAXIMUM_INTEGER,
-        effect=False,
         help="Recipients in memory beyond that, for messages that overtake others.",
     ),
     Parameter(
@@ -121,7 +118,6 @@ PARAMETERS: tuple[Parameter, ...] = (
         default="3",
         low=0,
         high=MAXIMUM_INTEGER,
-        effect=False,
         help="How many recipients a message needs before it can be overtaken.",
     ),
     Parameter(
@@ -130,7 +126,6 @@ PARAMETERS: tuple[Parameter, ...] = (
         default="20000",
         low=0,
         high=MAXIMUM_INTEGER,
-        effect=False,
         help="The most recipients in memory for one transport.",
     ),
     Parameter(
@@ -138,7 +133,6 @@ PARAMETERS: tuple[Parameter, ...] = (
         type=Type.TIME,
         default="5s",
         low=1,
-        effect=False,
         help="The longest time between two such reads.",
     ),
     Parameter(
@@ -147,7 +141,6 @@ PARAMETERS: tuple[Parameter, ...] = (
         default="100",
         low=1,
         high=MAXIMUM_INTEGER,
-        effect=False,
         help="The most recipients read at once for a message under way.",
     ),
     Parameter(
@@ -162,21 +155,31 @@ PARAMETERS: tuple[Parameter, ...] = (
         type=Type.TIME,
         default="0s",
         low=0,
-        effect=False,
-        help="The pause between two deliveries of one transport.",
+        fractions=True,
+        help="The pause between two deliveries of one transport; beyond Postfix, also fractions (0.25s).",
     ),
     Parameter(
         name="defer_transports",
         type=Type.LIST,
         default="",
-        effect=False,
         help="Transports that deliver only when the queue is flushed by hand.",
+    ),
+    Parameter(
+        name="deferred_retry_jitter",
+        type=Type.INTEGER,
+        default="0",
+        low=0,
+        high=100,
+        own=True,
+        help=(
+            "By up to how many percent the time to the next attempt of a deferred message is made longer, "
+            "drawn for each message, so that what failed together does not come back together."
+        ),
     ),
     Parameter(
         name="destination_concurrency_feedback_debug",
         type=Type.BOOLEAN,
         default="no",
-        effect=False,
         help="Log each change of a window.",
     ),
     Parameter(
@@ -231,7 +234,6 @@ PARAMETERS: tuple[Parameter, ...] = (
         type=Type.TIME,
         default="300s",
         low=0,
-        effect=False,
         help="The least time between warnings that one destination clogs the active queue; 0 for none.",
     ),
     Parameter(
@@ -239,25 +241,25 @@ PARAMETERS: tuple[Parameter, ...] = (
         type=Type.TIME,
         default="1000s",
         low=1,
-        effect=False,
-        help="Postfix's watchdog over the queue manager. Here it shares the process.",
+        help="A process that is stuck for so long is ended, so that it can be started again.",
     ),
     Parameter(
         name="qmgr_fudge_factor",
         type=Type.INTEGER,
         default="100",
-        low=1,
-        high=MAXIMUM_INTEGER,
-        effect=False,
-        help="How much of the active queue one destination may take, in percent (oqmgr).",
+        low=10,
+        high=100,
+        help="How much of the memory for recipients one message may take while others wait, in percent (oqmgr).",
     ),
     Parameter(
         name="qmgr_ipc_timeout",
         type=Type.TIME,
         default="60s",
         low=1,
-        effect=False,
-        help="Limit for the queue manager's messages to other processes. Here there are none.",
+        help=(
+            "How long the queue manager waits for routing, the bounce service and the queue store, before it "
+            "says so in the log and gives up what can be given up."
+        ),
     ),
     Parameter(
         name="qmgr_intake_share",
