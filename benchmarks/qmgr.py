@@ -65,17 +65,19 @@ class Relay:
 class Silent:
     """Nothing fails here."""
 
+    confirms = False
+
     def bounced(self, message: object, outcomes: object) -> Deferred[None]:
         """Nobody."""
         return succeed(None)
 
-    deferred = bounced
+    deferred = delivered = bounced
 
     def notify(self, message: object) -> Deferred[None]:
         """Nothing."""
         return succeed(None)
 
-    forget = notify
+    forget = delayed = notify
 
 
 class FastClock(Clock):

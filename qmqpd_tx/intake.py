@@ -12,7 +12,7 @@ with one line. At a reload services keep their sockets.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -29,7 +29,7 @@ from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import ConfigError, ICleanup
 from qmqpd_tx.qmqp.endpoints import DEFAULT_SERVICE, endpoint_descriptions
 from qmqpd_tx.qmqp.hostnames import ClientNames
-from qmqpd_tx.qmqp.server import QMQPServerFactory
+from qmqpd_tx.qmqp.server import QMQPServerFactory, never
 from qmqpd_tx.tables import HostMatchList
 
 log = Logger(namespace="qmqpd_tx.master")
@@ -104,6 +104,7 @@ class Listeners:
         names: ClientNames,
         services: Sequence[Intake],
         drain_limit: int,
+        behind: Callable[[], bool] = never,
     ) -> None:
         """
         @param reactor: listens, and has the time.
@@ -111,6 +112,7 @@ class Listeners:
         @param names: how clients are called.
         @param services: what to serve.
         @param drain_limit: C{qmqpd_drain_limit}.
+        @param behind: whether mail arrives faster than the queue manager takes it, for C{in_flow_delay}.
         """
         self._reactor = reactor
         self._services = services
@@ -124,6 +126,7 @@ class Listeners:
                 hostnames=names,
                 max_connections=service.max_connections,
                 drain_limit=drain_limit,
+                behind=behind,
             )
             for service in services
         }

@@ -12,7 +12,7 @@ to C{corrupt}; one that has gone is nobody's business any more. Answers to qmgr(
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
@@ -30,7 +30,7 @@ from qmqpd_tx.interfaces import (
     SpoolError,
 )
 from qmqpd_tx.message import Queue, QueueID
-from qmqpd_tx.qmgr.chores import Chores
+from qmqpd_tx.qmgr.chores import Chores, Operation
 from qmqpd_tx.qmgr.job import ActiveQueue, Job, Trouble
 from qmqpd_tx.qmgr.lines import log_active
 from qmqpd_tx.qmgr.scan import QueueScan
@@ -76,9 +76,9 @@ class Admission:
         self._wake = wake
         self.incoming = QueueScan(queue, Queue.INCOMING, clock, wake)
         self.deferred = QueueScan(queue, Queue.DEFERRED, clock, wake)
-        self._arrived: deque[IStoredMessage] = deque()
-        self._arrived_ids: set[QueueID] = set()
+        self._arrived: OrderedDict[QueueID, IStoredMessage] = OrderedDict()
         self._opening: set[QueueID] = set()
+        self._waiting: dict[QueueID, list[Deferred[None]]] = {}
         self._missed = False
         self._deferred_turn = False
         self._scan_turn = False
@@ -96,8 +96,20 @@ class Admission:
             message.close()
             self._missed = True
         else:
-            self._arrived.append(message)
-            self._arrived_ids.add(queue_id)
+            self._arrived[queue_id] = message
+
+    def full(self) -> bool:
+        """
+        @return: whether there is no room in the active queue.
+        """
+        return self._used() >= self.limit
+
+    def behind(self) -> bool:
+        """
+        @return: whether mail arrives faster than it is taken into the active queue: that is full, and intake
+            had to leave messages in C{incoming}.
+        """
+        return self._missed or (self._used() >= self.limit and self.incoming.pending())
 
     def step(self) -> bool:
         """
@@ -125,35 +137,57 @@ class Admission:
         @raise MessageNotFound: (failure) it is not in the deferred queue, or should not be any more.
         @raise SpoolError: (failure) it cannot be opened.
         """
-        if queue_id in self._active.jobs or queue_id in self._opening or queue_id in self._arrived_ids:
+        if queue_id in self._active.jobs or queue_id in self._opening or queue_id in self._arrived:
             return succeed(None)
         if queue_id in self._chores.stuck:
             return fail(MessageNotFound(f"{queue_id}: on its way out of the queue"))
         self._opening.add(queue_id)
+        operation = self._chores.watch(queue_id, "open")
         opened: Deferred[None] = self._queue.open(queue_id, Queue.DEFERRED)
-        self._chores.begin()
 
         def admit(message: IStoredMessage) -> None:
-            self._opened(message, queue_id, Queue.DEFERRED)
-            self._wake()
+            self._opened(message, queue_id, Queue.DEFERRED, True, True)
 
         def failed(failure: Failure) -> Failure:
             self._opening.discard(queue_id)
             return failure
 
         def end(result: Failure | None) -> Failure | None:
-            self._chores.end()
+            self._open_ended(None, operation)
             return result
 
         return opened.addCallbacks(admit, failed).addBoth(end)
+
+    def opening(self, queue_id: QueueID) -> Deferred[None] | None:
+        """
+        @return: L{None}, or, when the message is just being opened, a Deferred that fires when it is active
+            or will not be.
+        """
+        if queue_id not in self._opening:
+            return None
+        deferred: Deferred[None] = Deferred()
+        self._waiting.setdefault(queue_id, []).append(deferred)
+        return deferred
+
+    def handed_over(self, queue_id: QueueID) -> bool:
+        """
+        @return: whether the message was handed over and waits to be admitted; it is in C{incoming}.
+        """
+        return queue_id in self._arrived
+
+    def withdraw(self, queue_id: QueueID) -> None:
+        """
+        Such a message is not to be admitted: an operator wants it elsewhere.
+        """
+        self._arrived.pop(queue_id).close()
 
     def close(self) -> None:
         """
         Let go of what has arrived and was not admitted; it stays on disk.
         """
-        while self._arrived:
-            self._arrived.popleft().close()
-        self._arrived_ids.clear()
+        for message in self._arrived.values():
+            message.close()
+        self._arrived.clear()
         self._missed = False
 
     def _used(self) -> int:
@@ -168,9 +202,10 @@ class Admission:
             self._scan_turn = not self._scan_turn
             if self._scan_turn and self.incoming.pending() and self._from_scan(self.incoming, Queue.INCOMING):
                 return True
-            message = self._arrived.popleft()
-            self._arrived_ids.discard(message.queue_id)
-            self._admit(message, Queue.INCOMING, True)
+            _, message = self._arrived.popitem(last=False)
+            # What a flush does to the next scan, it does to what would have been found by one.
+            flushed, self.incoming.flush_next = self.incoming.flush_next, False
+            self._admit(message, Queue.INCOMING, True, flushed)
             return True
         return self._from_scan(self.incoming, Queue.INCOMING)
 
@@ -183,32 +218,35 @@ class Admission:
         queue_id = scan.take()
         if queue_id is None:
             return False
+        flushed = scan.flushing
         if (
             queue_id in self._active.jobs
             or queue_id in self._opening
-            or queue_id in self._arrived_ids
+            or queue_id in self._arrived
             or queue_id in self._chores.stuck
         ):
             return True
         self._opening.add(queue_id)
-        self._chores.begin()
+        operation = self._chores.watch(queue_id, "open")
         opened: Deferred[IStoredMessage] = self._queue.open(queue_id, source)
         opened.addCallbacks(
             self._opened,
             self._not_opened,
-            callbackArgs=(queue_id, source),
+            callbackArgs=(queue_id, source, flushed),
             errbackArgs=(queue_id, source),
         )
-        opened.addBoth(self._open_ended)
+        opened.addBoth(self._open_ended, operation)
         return True
 
-    def _opened(self, message: IStoredMessage, queue_id: QueueID, source: Queue) -> None:
+    def _opened(
+        self, message: IStoredMessage, queue_id: QueueID, source: Queue, flushed: bool, urgent: bool = False
+    ) -> None:
         self._opening.discard(queue_id)
-        if queue_id in self._chores.stuck:
+        if queue_id in self._chores.stuck or queue_id in self._active.jobs:
             # It was opened behind its own removal, and that has failed.
             message.close()
         else:
-            self._admit(message, source, False)
+            self._admit(message, source, False, flushed, urgent)
 
     def _not_opened(self, failure: Failure, queue_id: QueueID, source: Queue) -> None:
         self._opening.discard(queue_id)
@@ -228,8 +266,11 @@ class Admission:
         else:
             log.failure("{queue_id}: open", failure, queue_id=queue_id)
 
-    def _open_ended(self, _: object) -> None:
-        self._chores.end()
+    def _open_ended(self, _: object, operation: Operation) -> None:
+        self._chores.ended(operation)
+        if self._waiting:
+            for deferred in self._waiting.pop(operation.queue_id, ()):
+                deferred.callback(None)
         self._wake()
 
     def _save_corrupt(self, queue_id: QueueID, source: Queue, reason: str) -> None:
@@ -243,25 +284,32 @@ class Admission:
             queue_id, "move to corrupt", lambda: self._queue.move(queue_id, source, Queue.CORRUPT)
         )
 
-    def _admit(self, message: IStoredMessage, source: Queue, fresh: bool) -> None:
+    def _admit(
+        self, message: IStoredMessage, source: Queue, fresh: bool, flushed: bool, urgent: bool = False
+    ) -> None:
         job = Job(message, Queue.ACTIVE, fresh, self._clock.seconds())
+        job.flushed = flushed
+        job.urgent = urgent
         queue_id = job.queue_id
         self._active.jobs[queue_id] = job
         # Nobody waits for the move: the store keeps the order of operations on one message.
-        self._chores.begin()
+        operation = self._chores.watch(queue_id, "move to active")
         moved: Deferred[None] = self._queue.move(queue_id, source, Queue.ACTIVE)
         moved.addCallbacks(
-            self._moved, self._not_moved, callbackArgs=(queue_id, source), errbackArgs=(job, source)
+            self._moved,
+            self._not_moved,
+            callbackArgs=(operation, source),
+            errbackArgs=(operation, job, source),
         )
         log_active(job)
         self._admitted(job)
 
-    def _moved(self, _: object, queue_id: QueueID, source: Queue) -> None:
+    def _moved(self, _: object, operation: Operation, source: Queue) -> None:
         if source is Queue.DEFERRED:
-            self.deferred.moved(queue_id)
-        self._chores.end()
+            self.deferred.moved(operation.queue_id)
+        self._chores.ended(operation)
 
-    def _not_moved(self, failure: Failure, job: Job, source: Queue) -> None:
+    def _not_moved(self, failure: Failure, operation: Operation, job: Job, source: Queue) -> None:
         if isinstance(failure.value, MessageNotFound):
             job.trouble = Trouble.VANISHED
         else:
@@ -270,4 +318,4 @@ class Admission:
         log.warn(
             "{queue_id}: move to active: {reason}", queue_id=job.queue_id, reason=failure.getErrorMessage()
         )
-        self._chores.end()
+        self._chores.ended(operation)

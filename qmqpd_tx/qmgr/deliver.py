@@ -11,7 +11,9 @@ and will be removed anyway. A mark that cannot be written is remembered, so that
 twice.
 
 A transport that fails (a bug), is missing, or does not report on everybody defers the recipients and is
-left alone for C{transport_retry_time}. Answers to qmgr(8)'s deliver and entry parts.
+left alone for C{transport_retry_time}. A delivery that takes longer than the transport's C{daemon_timeout}
+is cancelled; what becomes of one that does not even end then is in L{hung<qmqpd_tx.qmgr.hung>}. Answers to
+qmgr(8)'s deliver and entry parts.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ from twisted.python.failure import Failure
 from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import DeliveryRequest, Entry, IBounces, IConfig, IDeliveryTransport, IMailQueue
 from qmqpd_tx.message import Recipient, RecipientState
-from qmqpd_tx.qmgr.chores import Chores
+from qmqpd_tx.qmgr.chores import Chores, Operation, TimeLimitExceeded
+from qmqpd_tx.qmgr.deadlines import Deadlines, Delivery
+from qmqpd_tx.qmgr.hung import HungDeliveries
 from qmqpd_tx.qmgr.job import ActiveQueue, Job, Trouble
 from qmqpd_tx.qmgr.lines import Attempt
 from qmqpd_tx.qmgr.scheduling.control import IQueueScheduler
@@ -54,6 +58,7 @@ class ITransports(Protocol):
 class Deliveries:
     """
     @ivar under_way: the deliveries that have not reported yet.
+    @ivar hung: those that were given up, and have not reported yet either.
     @ivar check: called with a message whose work may have ended.
     """
 
@@ -70,6 +75,9 @@ class Deliveries:
         scheduler: IQueueScheduler,
         check: Callable[[Job], None],
         wake: Callable[[], None],
+        time_limit: Callable[[str], float],
+        process_limit: Callable[[str], int],
+        slots_changed: Callable[[], None],
     ) -> None:
         """
         @param config: see L{reconfigure}.
@@ -78,6 +86,9 @@ class Deliveries:
         @param scheduler: says what is next.
         @param check: called with a message whose work may have ended.
         @param wake: called when the scheduler may have more.
+        @param time_limit: how long a delivery of a transport may take, seconds.
+        @param process_limit: how many deliveries a transport may run, 0 for any number.
+        @param slots_changed: called when a delivery begins or ceases to hang.
         """
         self._queue = queue
         self._clock = clock
@@ -88,7 +99,16 @@ class Deliveries:
         self._scheduler = scheduler
         self.check = check
         self._wake = wake
-        self.under_way: dict[Entry, Deferred[DeliveryReport]] = {}
+        self.under_way: dict[Entry, Delivery] = {}
+        self.hung = HungDeliveries(
+            queue=queue,
+            active=active,
+            chores=chores,
+            mark=self.mark,
+            process_limit=process_limit,
+            changed=slots_changed,
+        )
+        self._deadlines = Deadlines(clock, self.under_way, time_limit, self._give_up)
         self._stopping = False
         self.reconfigure(config)
 
@@ -98,6 +118,7 @@ class Deliveries:
         """
         self._resolution = config.integer("delay_logging_resolution_limit")
         self._soft_bounce = config.boolean("soft_bounce")
+        self._deadlines.reconfigure()
 
     def step(self) -> bool:
         """
@@ -114,22 +135,29 @@ class Deliveries:
             self._scheduler.done(entry, None, started)
             self._drop(job, entry.recipients)
             return True
-        transport = self._transports.get(entry.destination.transport)
+        name = entry.destination.transport
+        transport = self._transports.get(name)
         if transport is None:
-            log.warn(
-                "connect to transport private/{transport}: No such file or directory",
-                transport=entry.destination.transport,
-            )
+            log.warn("connect to transport private/{transport}: No such file or directory", transport=name)
             self._throttle(entry, _UNAVAILABLE, started)
             return True
         recipients = entry.recipients
+        if job.late is not None:
+            recipients = self._without_late(job, recipients)
+            if not recipients:
+                self._scheduler.done(entry, None, started)
+                self.check(job)
+                return True
+        if self.hung.deliveries and self.hung.all_slots(name):
+            self._throttle(entry, _UNAVAILABLE, started)
+            return True
         sender = job.sender
         if job.verp is not None:
             sender = verp_sender(sender, job.verp, recipients[0].address)
         message = job.message
         request = DeliveryRequest(
             queue_id=job.queue_id,
-            transport=entry.destination.transport,
+            transport=name,
             nexthop=entry.nexthop,
             sender=sender,
             recipients=recipients,
@@ -142,7 +170,8 @@ class Deliveries:
         except Exception:
             delivery = fail()
         self._chores.begin()
-        self.under_way[entry] = delivery
+        deadline = started + self._deadlines.limit(name)
+        self.under_way[entry] = Delivery(delivery, started, deadline)
         delivery.addCallbacks(
             self._reported,
             self._broke,
@@ -150,6 +179,8 @@ class Deliveries:
             errbackArgs=(entry, started),
         )
         delivery.addErrback(self._bug, entry)
+        if deadline < self._deadlines.next and entry in self.under_way:
+            self._deadlines.look_at(deadline)
         return True
 
     def cancel(self) -> None:
@@ -158,7 +189,29 @@ class Deliveries:
         """
         self._stopping = True
         for delivery in list(self.under_way.values()):
-            delivery.cancel()
+            delivery.report.cancel()
+
+    def stop(self) -> None:
+        """
+        No more time limits for deliveries.
+        """
+        self._deadlines.stop()
+
+    def _give_up(self, entry: Entry, delivery: Delivery) -> None:
+        """The transport does not answer any more: its recipients must not wait for it."""
+        del self.under_way[entry]
+        self.hung.add(entry)
+        self._throttle(entry, _UNKNOWN_ERROR, delivery.started)
+        self._chores.end()
+        self._wake()
+
+    def _without_late(self, job: Job, recipients: Sequence[Recipient]) -> Sequence[Recipient]:
+        """Leave out those who have it already, by a delivery that had been given up."""
+        late = job.late or ()
+        for recipient in recipients:
+            if recipient.position in late:
+                job.todo.pop(recipient.position, None)
+        return [recipient for recipient in recipients if recipient.position not in late]
 
     def suspend(self, job: Job, recipients: Sequence[Recipient], failure: DestinationFailure) -> None:
         """
@@ -237,26 +290,43 @@ class Deliveries:
             self._chores.spawn(job.queue_id, self._record_bounced(job, bounced))
         # A message that was tried before may have to stay for a notice that cannot be sent.
         if sent and not (job.fresh and job.clean() and job.settled()):
+            if not job.fresh and self._bounces.confirms:
+                self._confirm(job, [outcome for outcome in outcomes if outcome.action is Action.SENT])
             self.mark(job, sent, RecipientState.DELIVERED)
         if known < len(recipients):
             self._missing(job, recipients, attempt)
+
+    def _confirm(self, job: Job, outcomes: Sequence[Outcome]) -> None:
+        """They got it late: the sender may want to know. Not waited for, as with marks."""
+        operation = self._chores.watch(job.queue_id, "remember late deliveries")
+        try:
+            noted: Deferred[None] = self._bounces.delivered(job.message, outcomes)
+        except Exception:
+            noted = fail()
+
+        def failed(failure: Failure) -> None:
+            log.failure("{queue_id}: remember late deliveries", failure, queue_id=job.queue_id)
+
+        noted.addErrback(failed).addBoth(lambda _: self._chores.ended(operation))
 
     def mark(self, job: Job, recipients: Sequence[Recipient], state: RecipientState) -> None:
         """
         Record that recipients are done. Not waited for: the store keeps the order of operations on one
         message, so that the mark is written before the message moves.
         """
-        self._chores.begin()
+        operation = self._chores.watch(job.queue_id, "mark recipients as done")
         marked: Deferred[None] = self._queue.mark(job.message, recipients, state)
         marked.addCallbacks(
             self._marked,
             self._not_marked,
-            callbackArgs=(job, recipients),
-            errbackArgs=(job, recipients),
+            callbackArgs=(operation, job, recipients),
+            errbackArgs=(operation, job, recipients),
         )
 
     def _reported(self, report: DeliveryReport, entry: Entry, program: str, started: float) -> None:
-        del self.under_way[entry]
+        if self.under_way.pop(entry, None) is None:
+            self.hung.reported(entry, report)
+            return
         job: Job = entry.job
         failed = report.destination_failure
         if failed is not None:
@@ -280,19 +350,24 @@ class Deliveries:
         self._wake()
 
     def _broke(self, failure: Failure, entry: Entry, started: float) -> None:
-        del self.under_way[entry]
+        delivery = self.under_way.pop(entry, None)
+        if delivery is None:
+            self.hung.ended(entry)
+            return
+        cancelled = isinstance(failure.value, CancelledError)
         try:
-            if self._stopping and isinstance(failure.value, CancelledError):
+            if cancelled and self._stopping:
                 self._scheduler.done(entry, None, self._clock.seconds())
                 self.suspend(entry.job, entry.recipients, _INTERRUPTED)
                 self.check(entry.job)
             else:
-                log.failure(
-                    "{queue_id}: transport {transport} failed",
-                    failure,
-                    queue_id=entry.job.queue_id,
-                    transport=entry.destination.transport,
-                )
+                if not (cancelled and delivery.cancelled):
+                    log.failure(
+                        "{queue_id}: transport {transport} failed",
+                        failure,
+                        queue_id=entry.job.queue_id,
+                        transport=entry.destination.transport,
+                    )
                 self._throttle(entry, _UNKNOWN_ERROR, started)
         finally:
             self._chores.end()
@@ -342,9 +417,11 @@ class Deliveries:
     async def _record_bounced(self, job: Job, bounced: list[Outcome]) -> None:
         """First the record, then the mark; without a record the recipients wait instead."""
         try:
-            await self._bounces.bounced(job.message, bounced)
-        except Exception:
-            log.failure("{queue_id}: bounce log", queue_id=job.queue_id)
+            recorded = self._bounces.bounced(job.message, bounced)
+            await self._chores.limited(job.queue_id, "bounce log", recorded)
+        except Exception as problem:
+            if not isinstance(problem, TimeLimitExceeded):
+                log.failure("{queue_id}: bounce log", queue_id=job.queue_id)
             job.kept = True
             job.deferred.extend(_as_deferred(outcome) for outcome in bounced)
         else:
@@ -352,16 +429,18 @@ class Deliveries:
         job.busy -= 1
         self.check(job)
 
-    def _marked(self, _: object, job: Job, recipients: Sequence[Recipient]) -> None:
+    def _marked(self, _: object, operation: Operation, job: Job, recipients: Sequence[Recipient]) -> None:
         if self._active.done:
             done = self._active.done.get(job.queue_id)
             if done is not None:
                 done.difference_update(recipient.position for recipient in recipients)
                 if not done:
                     del self._active.done[job.queue_id]
-        self._chores.end()
+        self._chores.ended(operation)
 
-    def _not_marked(self, failure: Failure, job: Job, recipients: Sequence[Recipient]) -> None:
+    def _not_marked(
+        self, failure: Failure, operation: Operation, job: Job, recipients: Sequence[Recipient]
+    ) -> None:
         log.warn(
             "{queue_id}: mark recipients as done: {reason}; kept in mind",
             queue_id=job.queue_id,
@@ -369,7 +448,7 @@ class Deliveries:
         )
         done = self._active.done.setdefault(job.queue_id, set())
         done.update(recipient.position for recipient in recipients)
-        self._chores.end()
+        self._chores.ended(operation)
 
 
 def _temporary(dsn: str) -> str:

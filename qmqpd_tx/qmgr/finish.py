@@ -12,17 +12,20 @@ has failed, and the report keeps the last 4.x.x status. Answers to qmgr(8)'s act
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from random import Random
+from typing import Any, Final
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from qmqpd_tx.events import Logger
-from qmqpd_tx.interfaces import IBounces, IConfig, IMailQueue
+from qmqpd_tx.interfaces import IBounces, IConfig, IFlush, IMailQueue
 from qmqpd_tx.message import Queue, RecipientState
-from qmqpd_tx.qmgr.chores import Chores
+from qmqpd_tx.qmgr.chores import Chores, TimeLimitExceeded
 from qmqpd_tx.qmgr.deliver import Deliveries
-from qmqpd_tx.qmgr.job import ActiveQueue, Job, Trouble
-from qmqpd_tx.qmgr.lines import log_expired, log_removed
+from qmqpd_tx.qmgr.job import ActiveQueue, Job, Trouble, Wish
+from qmqpd_tx.qmgr.lines import log_deleted, log_expired, log_removed
+from qmqpd_tx.qmgr.requeue import Requeuer
 from qmqpd_tx.qmgr.scheduling.backoff import RetryPolicy
 from qmqpd_tx.qmgr.scheduling.control import IQueueScheduler
 from qmqpd_tx.status import Action, Outcome
@@ -47,6 +50,9 @@ class Finisher:
         chores: Chores,
         deliveries: Deliveries,
         scheduler: IQueueScheduler,
+        requeuer: Requeuer,
+        random: Random,
+        flush: IFlush | None,
         wake: Callable[[], None],
     ) -> None:
         """
@@ -56,6 +62,9 @@ class Finisher:
         @param active: where messages leave.
         @param deliveries: marks recipients.
         @param scheduler: is told who leaves.
+        @param requeuer: hands over again what an operator wants requeued.
+        @param random: spreads retries (C{deferred_retry_jitter}).
+        @param flush: remembers which message waits for which site.
         @param wake: called when there is room in the active queue.
         """
         self._queue = queue
@@ -65,6 +74,9 @@ class Finisher:
         self._chores = chores
         self._deliveries = deliveries
         self._scheduler = scheduler
+        self._requeuer = requeuer
+        self._random = random
+        self._flush = flush
         self._wake = wake
         self.reconfigure(config)
 
@@ -114,74 +126,101 @@ class Finisher:
         if not outcomes:
             return
         if job.expired is None:
-            job.expired = self._expired(job)
+            # What an operator has put aside does not grow too old meanwhile.
+            job.expired = job.wish is Wish.NONE and self._expired(job)
         if job.expired:
             failed = [_as_failed(outcome) for outcome in outcomes]
-            try:
-                await self._bounces.bounced(job.message, failed)
-            except Exception:
-                log.failure("{queue_id}: bounce log", queue_id=job.queue_id)
-                job.expired = False
-            else:
+            if await self._try(job, "bounce log", self._bounces.bounced, job.message, failed):
                 job.bounced = True
                 recipients = [outcome.recipient for outcome in outcomes]
                 self._deliveries.mark(job, recipients, RecipientState.BOUNCED)
                 return
-        try:
-            await self._bounces.deferred(job.message, outcomes)
-        except Exception:
-            log.failure("{queue_id}: defer log", queue_id=job.queue_id)
+            job.expired = False
+        await self._try(job, "defer log", self._bounces.deferred, job.message, outcomes)
+        if self._flush is not None:
+            recipients = [outcome.recipient for outcome in outcomes]
+            await self._try(job, "flush log", self._flush.deferred, job.queue_id, recipients)
 
     async def _conclude(self, job: Job) -> None:
         keep = True
         try:
-            if job.trouble is not Trouble.VANISHED:
+            if job.trouble is not Trouble.VANISHED and job.wish is not Wish.DELETE:
                 await self._remember(job)
-                keep = (job.kept and not job.expired) or job.trouble is not Trouble.NONE
+                keep = (job.kept and not job.expired) or job.left or job.trouble is not Trouble.NONE
                 if job.expired:
                     log_expired(job)
-                if (job.bounced or not job.fresh) and not await self._notify(job):
+                if (job.bounced or not job.fresh) and not await self._try(
+                    job, "notify the sender; will try again", self._bounces.notify, job.message
+                ):
                     keep = True
-                if not keep:
-                    await self._forget(job)
+                elif job.kept and not job.expired and job.wish is Wish.NONE:
+                    await self._try(job, "delay warning", self._bounces.delayed, job.message)
+                elif keep and job.wish is Wish.REQUEUE and job.trouble is Trouble.NONE:
+                    keep = not await self._requeue(job)
+            if not keep or job.wish is Wish.DELETE:
+                await self._try(job, "remove delivery status logs", self._bounces.forget, job.queue_id)
         finally:
-            if job.trouble is Trouble.DAMAGED:
-                self._save_corrupt(job)
-            elif job.trouble is Trouble.VANISHED:
+            if job.trouble is Trouble.VANISHED:
                 self._active.done.pop(job.queue_id, None)
+            elif job.wish is Wish.DELETE:
+                self._remove(job)
+            elif job.trouble is Trouble.DAMAGED:
+                self._save_corrupt(job)
             elif keep:
-                self._defer(job)
+                self._keep(job)
             else:
                 self._remove(job)
             self._leave(job)
 
-    async def _notify(self, job: Job) -> bool:
+    async def _try(
+        self, job: Job, what: str, operation: Callable[..., Deferred[Any] | None], *arguments: Any
+    ) -> bool:
+        """
+        Ask another service for something, and log it if that fails or takes too long.
+
+        @return: whether it was done.
+        """
         try:
-            await self._bounces.notify(job.message)
+            asked = operation(*arguments)
+            if asked is not None:
+                await self._chores.limited(job.queue_id, what, asked)
+        except TimeLimitExceeded:
+            # It is in the log already.
+            return False
         except Exception:
-            log.failure("{queue_id}: notify the sender; will try again", queue_id=job.queue_id)
+            log.failure("{queue_id}: {what}", queue_id=job.queue_id, what=what)
             return False
         return True
-
-    async def _forget(self, job: Job) -> None:
-        try:
-            await self._bounces.forget(job.queue_id)
-        except Exception:
-            log.failure("{queue_id}: remove delivery status logs", queue_id=job.queue_id)
 
     def _expired(self, job: Job) -> bool:
         sender = job.sender
         is_bounce = not sender or sender.rpartition(b"@")[0].lower() == self._double_bounce
         return self._policy.expired(self._clock.seconds(), job.arrival_time, is_bounce)
 
+    async def _requeue(self, job: Job) -> bool:
+        """
+        @return: whether those that are left are in the queue again, as a message of their own.
+        """
+        requeued = Deferred.fromCoroutine(self._requeuer.requeue(job.message))
+        job.requeued = await self._try(job, "requeue", lambda: requeued)
+        return job.requeued
+
     def _remove(self, job: Job) -> None:
         queue_id, where = job.queue_id, job.queue
         self._active.done.pop(queue_id, None)
-        self._chores.run(queue_id, "remove", lambda: self._queue.remove(queue_id, where), log_removed)
+        told = log_deleted if job.wish is Wish.DELETE else log_removed
+        self._chores.run(queue_id, "remove", lambda: self._queue.remove(queue_id, where), told)
 
-    def _defer(self, job: Job) -> None:
+    def _keep(self, job: Job) -> None:
         queue_id, where = job.queue_id, job.queue
-        due = self._policy.next_attempt(self._clock.seconds(), job.arrival_time)
+        if where is Queue.HOLD:
+            # An operator has put it there.
+            return
+        now = self._clock.seconds()
+        # What an operator wanted elsewhere, and could not be done, need not wait.
+        due = now
+        if job.wish is Wish.NONE:
+            due = self._policy.next_attempt(now, job.arrival_time, self._random)
         self._chores.run(
             queue_id, "move to deferred", lambda: self._queue.move(queue_id, where, Queue.DEFERRED, due)
         )
@@ -202,6 +241,9 @@ class Finisher:
         self._active.jobs.pop(job.queue_id, None)
         self._scheduler.end(job, self._clock.seconds())
         job.message.close()
+        if job.leaving is not None:
+            for waiting in job.leaving:
+                waiting.callback(None)
         self._wake()
 
 

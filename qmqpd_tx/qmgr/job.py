@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import enum
 
+from twisted.internet.defer import Deferred
+
 from qmqpd_tx.interfaces import IStoredMessage
 from qmqpd_tx.message import Queue, QueueID, Recipient
 from qmqpd_tx.status import Outcome
@@ -26,6 +28,20 @@ class Trouble(enum.Enum):
     """The file makes no sense: it goes to C{corrupt}."""
     VANISHED = enum.auto()
     """Somebody took the file away: no more deliveries, nothing to keep."""
+
+
+class Wish(enum.Enum):
+    """What an operator wants of an active message; it happens when the deliveries under way have ended."""
+
+    NONE = enum.auto()
+    HOLD = enum.auto()
+    """To C{hold}; the file is there already."""
+    DELETE = enum.auto()
+    """Out of the queue, without a word to the sender; the file is in C{hold} until then."""
+    RELEASE = enum.auto()
+    """Not to be held after all: deferred, and due at once."""
+    REQUEUE = enum.auto()
+    """Through cleanup again, under a new queue id."""
 
 
 class Job:
@@ -44,6 +60,14 @@ class Job:
     @ivar bounced: some recipients failed for good in this attempt.
     @ivar expired: whether it is too old to be kept; L{None} as long as nobody had to know.
     @ivar trouble: what is wrong with the file.
+    @ivar wish: what an operator wants of it: nothing more is read, nor are deliveries begun.
+    @ivar left: recipients were not tried because of that.
+    @ivar requeued: those are in the queue again, as another message.
+    @ivar flushed: it was asked for by a person: C{defer_transports} does not hold it back.
+    @ivar urgent: it was asked for by its id: dead destinations do not hold it back either.
+    @ivar late: positions of recipients that turned out to be delivered after all, by a delivery that had been
+        given up; L{None} as a rule.
+    @ivar leaving: fired when it leaves the active queue; L{None} as long as nobody waits for that.
     @ivar finishing: the last step has begun.
     """
 
@@ -55,16 +79,23 @@ class Job:
         "deferred",
         "expired",
         "finishing",
+        "flushed",
         "fresh",
         "kept",
+        "late",
+        "leaving",
+        "left",
         "message",
         "next_position",
         "queue",
         "queue_id",
+        "requeued",
         "sender",
         "todo",
         "trouble",
+        "urgent",
         "verp",
+        "wish",
     )
 
     def __init__(self, message: IStoredMessage, queue: Queue, fresh: bool, now: float) -> None:
@@ -85,7 +116,24 @@ class Job:
         self.bounced = False
         self.expired: bool | None = None
         self.trouble = Trouble.NONE
+        self.wish = Wish.NONE
+        self.left = False
+        self.requeued = False
+        self.flushed = False
+        self.urgent = False
+        self.late: set[int] | None = None
+        self.leaving: list[Deferred[None]] | None = None
         self.finishing = False
+
+    def gone(self) -> Deferred[None]:
+        """
+        @return: a Deferred that fires when it has left the active queue.
+        """
+        deferred: Deferred[None] = Deferred()
+        if self.leaving is None:
+            self.leaving = []
+        self.leaving.append(deferred)
+        return deferred
 
     def settled(self) -> bool:
         """
@@ -98,7 +146,7 @@ class Job:
         @return: whether all that happened in this attempt were deliveries, so that the message can go
             without further words.
         """
-        return not self.kept and not self.bounced and self.trouble is Trouble.NONE
+        return not self.kept and not self.bounced and self.trouble is Trouble.NONE and self.wish is Wish.NONE
 
 
 class ActiveQueue:

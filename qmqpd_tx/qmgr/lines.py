@@ -17,6 +17,9 @@ from qmqpd_tx.qmgr.job import Job
 
 log = Logger(namespace="qmqpd_tx.qmgr")
 
+POSTSUPER: Final = "postsuper"
+"""Who signs for what an operator has done."""
+
 _ACTIVE: Final = "{queue_id}: from=<{sender}>, size={size}, nrcpt={nrcpt} (queue active)"
 _EXPIRED: Final = "{queue_id}: from=<{sender}>, status=expired, returned to sender"
 _REMOVED: Final = "{queue_id}: removed"
@@ -55,6 +58,13 @@ def log_removed(queue_id: str) -> None:
     A message left the queue.
     """
     log.info(_REMOVED, queue_id=queue_id)
+
+
+def log_deleted(queue_id: str) -> None:
+    """
+    An operator has removed a message.
+    """
+    log.info(_REMOVED, program=POSTSUPER, queue_id=queue_id)
 
 
 class Attempt:

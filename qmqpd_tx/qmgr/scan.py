@@ -7,8 +7,8 @@ requested while one runs starts again when that one ends. Nothing is moved or op
 remembered after the end. A store that fails ends the scan with a log line; the next run tries again.
 Answers to qmgr(8)'s queue scans.
 
-The deferred queue is read from the store's index of due times, unless time stamps are to be ignored: then
-it is walked through once.
+The deferred queue is read from the store's index, those that are due; or, when time stamps are to be ignored,
+all of them, each once.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ class _Source(Protocol):
 
 
 class _Walk:
-    """All messages of a queue, in the store's own order."""
+    """All messages of a queue, due or not."""
 
-    def __init__(self, queue: IMailQueue, which: Queue) -> None:
-        self._scan: IQueueScan = queue.scan(which)
+    def __init__(self, scan: IQueueScan) -> None:
+        self._scan = scan
 
     def fetch(self) -> Deferred[Sequence[QueuedEntry]]:
         found: Deferred[Sequence[QueuedEntry]] = self._scan.next(SLICE)
@@ -87,6 +87,9 @@ class QueueScan:
     The scans of one queue.
 
     @ivar state: where it is.
+    @ivar flush_next: whether the next scan that starts brings in mail that C{defer_transports} does not hold
+        back: trigger F sticks to it.
+    @ivar flushing: whether the scan that L{take} has just taken from does.
     """
 
     def __init__(
@@ -103,6 +106,8 @@ class QueueScan:
         self._clock = clock
         self._wake = wake
         self.state = ScanState.IDLE
+        self.flush_next = False
+        self.flushing = False
         self._source: _Source | None = None
         self._found: deque[QueueID] = deque()
         self._taken: set[QueueID] = set()
@@ -158,9 +163,12 @@ class QueueScan:
         self.state = ScanState.READY
         if self._which is Queue.DEFERRED and not self._ignore_times:
             self._source = _Due(self._queue, self._clock.seconds(), self._taken)
+        elif self._which is Queue.DEFERRED:
+            self._source = _Walk(self._queue.waiting())
         else:
-            self._source = _Walk(self._queue, self._which)
+            self._source = _Walk(self._queue.scan(self._which))
         self._ignore_times = False
+        self.flushing, self.flush_next = self.flush_next, False
 
     def _store(self, entries: Sequence[QueuedEntry]) -> None:
         if entries:
@@ -188,5 +196,5 @@ class QueueScan:
         self._source = None
         self._taken.clear()
         if self._again:
-            self._again = False
+            self._begin()
             self._wake()

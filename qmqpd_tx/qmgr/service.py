@@ -2,8 +2,7 @@
 The queue manager.
 
 L{QueueManager} puts the parts of this room to work: messages come in by L{QueueManager.arrived}, by a trigger
-or by a scan; they leave delivered, returned, deferred or saved. It works in turns on the reactor, each
-bounded in time, so that intake can answer its clients between two of them.
+or by a scan; they leave delivered, returned, deferred or saved.
 
 Durable state is the store's and the bounce service's alone; what is in memory here can be lost at any
 moment, and start-up recovery brings it back from C{active}. Nothing raises into the reactor: what fails is
@@ -12,9 +11,10 @@ logged and contained. Answers to qmgr(8).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from random import Random
-from typing import Final
+from typing import Any, TypeVar
 
 from attrs import frozen
 from twisted.application.service import Service
@@ -23,37 +23,39 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import implementer
 
 from qmqpd_tx.events import Logger
-from qmqpd_tx.interfaces import IArrivals, IBounces, IConfig, IMailQueue, IRouter, IStoredMessage, SpoolError
-from qmqpd_tx.message import QueueID
+from qmqpd_tx.interfaces import (
+    IArrivals,
+    IBounces,
+    ICleanup,
+    IConfig,
+    IFlush,
+    IMailQueue,
+    IRouter,
+    IStoredMessage,
+    SpoolError,
+)
+from qmqpd_tx.message import Queue, QueueID
 from qmqpd_tx.qmgr.active import Admission
 from qmqpd_tx.qmgr.chores import Chores
+from qmqpd_tx.qmgr.clog import ClogWarnings
+from qmqpd_tx.qmgr.deadlines import CANCEL_SECONDS
 from qmqpd_tx.qmgr.deliver import Deliveries, ITransports
+from qmqpd_tx.qmgr.explain import LIMIT, Explainer, Remembered
+from qmqpd_tx.qmgr.explanation import Explanation
 from qmqpd_tx.qmgr.finish import Finisher
 from qmqpd_tx.qmgr.job import ActiveQueue, Job
+from qmqpd_tx.qmgr.operator import HOLD_FROM, RELEASE_FROM, REMOVE_FROM, Operator
 from qmqpd_tx.qmgr.recipients import RecipientReader
+from qmqpd_tx.qmgr.requeue import Requeuer
 from qmqpd_tx.qmgr.scheduling.control import DestinationStatus, IQueueScheduler
-from qmqpd_tx.qmgr.scheduling.roundrobin import RoundRobinScheduler
+from qmqpd_tx.qmgr.scheduling.preemptive import PreemptiveScheduler
 from qmqpd_tx.qmgr.scheduling.settings import RecipientLimits, TransportSettings, read_settings
-from qmqpd_tx.qmgr.share import IntakeShare
 from qmqpd_tx.qmgr.triggers import Triggers
+from qmqpd_tx.qmgr.turns import Turns
 
 log = Logger(namespace="qmqpd_tx.qmgr")
 
-_TURN_SECONDS: Final = 0.005
-"""How long one turn may keep the reactor."""
-
-_TURN_STEPS: Final = 200
-"""How many steps one turn may take, whatever the clock says."""
-
-_CANCEL_SECONDS: Final = 5.0
-"""How long a cancelled delivery may take to say what is certain."""
-
-_BUG_SECONDS: Final = 1.0
-"""How long to wait after a turn that ended in an exception."""
-
-_IDLE_SECONDS: Final = 300.0
-"""The longest wait for a rate delay before the clock is looked at again."""
-
+T = TypeVar("T")
 
 MakeScheduler = Callable[[Callable[[str], TransportSettings], RecipientLimits], IQueueScheduler]
 """Makes a scheduler from what gives a transport's settings by its name, and the limits for all."""
@@ -93,6 +95,10 @@ class QueueStatus:
     destinations: Sequence[DestinationStatus]
 
 
+def _queues(queue: Queue | None, default: Sequence[Queue]) -> Sequence[Queue]:
+    return default if queue is None else (queue,)
+
+
 @implementer(IArrivals)
 class QueueManager(Service):
     """
@@ -110,7 +116,11 @@ class QueueManager(Service):
         bounces: IBounces,
         random: Random,
         process_limit: Callable[[str], int] | None = None,
-        scheduler: MakeScheduler = RoundRobinScheduler,
+        time_limit: Callable[[str], float] | None = None,
+        cleanup: ICleanup | None = None,
+        flush: IFlush | None = None,
+        remembered: Remembered | None = None,
+        scheduler: MakeScheduler = PreemptiveScheduler,
     ) -> None:
         """
         @param config: the configuration; L{reconfigure} takes another one later.
@@ -123,14 +133,27 @@ class QueueManager(Service):
         @param random: spreads the retries of failed store operations.
         @param process_limit: gives master.cf's maxproc by transport name; without it
             C{default_process_limit} holds for all.
+        @param time_limit: gives C{daemon_timeout}, in seconds, by transport name; without it main.cf's holds
+            for all.
+        @param cleanup: where requeued messages go.
+        @param flush: is told of deferred messages, if there is such a service.
+        @param remembered: tells the last status of a message's recipients, for L{explain}; gives an
+            awaitable.
         @param scheduler: makes the scheduler.
         """
         self._clock = clock
         self._config = config
         self._process_limit = process_limit
+        self._time_limit = time_limit
         self._active = ActiveQueue()
-        self._chores = Chores(clock, random, config.seconds("transport_retry_time"))
-        self._scheduler = scheduler(self._settings, RecipientLimits.from_config(config))
+        self._turns = Turns(clock, config.integer("qmgr_intake_share") / 100)
+        self._chores = Chores(
+            clock, random, config.seconds("transport_retry_time"), config.seconds("qmgr_ipc_timeout")
+        )
+        self._requeuer = Requeuer(cleanup, self._active)
+        self._hung: Mapping[str, int] = {}
+        self._limits = RecipientLimits.from_config(config)
+        self._scheduler = scheduler(self._settings, self._limits)
         self._deliveries = Deliveries(
             config=config,
             queue=queue,
@@ -141,8 +164,12 @@ class QueueManager(Service):
             chores=self._chores,
             scheduler=self._scheduler,
             check=self._check,
-            wake=self._wake,
+            wake=self._turns.wake,
+            time_limit=self._delivery_time,
+            process_limit=self._processes,
+            slots_changed=self._adopt_settings,
         )
+        self._hung = self._deliveries.hung.deliveries
         self._finisher = Finisher(
             config=config,
             queue=queue,
@@ -152,7 +179,13 @@ class QueueManager(Service):
             chores=self._chores,
             deliveries=self._deliveries,
             scheduler=self._scheduler,
-            wake=self._wake,
+            requeuer=self._requeuer,
+            random=random,
+            flush=flush,
+            wake=self._turns.wake,
+        )
+        self._clog = ClogWarnings(
+            config=config, active=self._active, scheduler=self._scheduler, settings=self._settings
         )
         self._reader = RecipientReader(
             config=config,
@@ -163,8 +196,9 @@ class QueueManager(Service):
             chores=self._chores,
             scheduler=self._scheduler,
             deliveries=self._deliveries,
+            clog=self._clog,
             check=self._check,
-            wake=self._wake,
+            wake=self._turns.wake,
         )
         self._admission = Admission(
             queue=queue,
@@ -173,13 +207,35 @@ class QueueManager(Service):
             chores=self._chores,
             limit=config.integer("qmgr_message_active_limit"),
             admitted=self._reader.begin,
-            wake=self._wake,
+            wake=self._turns.wake,
         )
-        self._share = IntakeShare(config.integer("qmgr_intake_share") / 100)
-        self._turn_call: IDelayedCall | None = None
+        self._operator = Operator(
+            queue=queue,
+            clock=clock,
+            bounces=bounces,
+            active=self._active,
+            admission=self._admission,
+            chores=self._chores,
+            scheduler=self._scheduler,
+            requeuer=self._requeuer,
+            check=self._check,
+        )
+        self._explainer = Explainer(
+            queue=queue,
+            clock=clock,
+            router=router,
+            active=self._active,
+            admission=self._admission,
+            chores=self._chores,
+            scheduler=self._scheduler,
+            deliveries=self._deliveries,
+            reader=self._reader,
+            remembered=remembered,
+            process_limit=self._processes,
+            next_run=self._next_run,
+            limits=lambda: self._limits,
+        )
         self._run_call: IDelayedCall | None = None
-        self._wakeup_call: IDelayedCall | None = None
-        self._in_turn = False
         self._read_times()
 
     def startService(self) -> None:
@@ -187,6 +243,9 @@ class QueueManager(Service):
         Begin with a scan of both queues, then one every C{queue_run_delay}.
         """
         super().startService()  # type: ignore[no-untyped-call]
+        self._turns.start(
+            self._admission.step, self._deliveries.step, self._reader.step, self._scheduler.wakeup
+        )
         self._run()
 
     def stopService(self) -> Deferred[None]:
@@ -197,11 +256,13 @@ class QueueManager(Service):
         @return: a Deferred that fires when all is quiet.
         """
         super().stopService()  # type: ignore[no-untyped-call]
-        for call in (self._turn_call, self._run_call, self._wakeup_call):
-            if call is not None and call.active():
-                call.cancel()
-        self._turn_call = self._run_call = self._wakeup_call = None
+        self._turns.stop()
+        if self._run_call is not None:
+            self._run_call.cancel()
+            self._run_call = None
         self._chores.stop()
+        self._deliveries.stop()
+        self._reader.close()
         self._admission.close()
         return Deferred.fromCoroutine(self._stop())
 
@@ -210,15 +271,17 @@ class QueueManager(Service):
         Take a new configuration. Deliveries under way are not touched.
         """
         self._config = config
-        self._share.share = config.integer("qmgr_intake_share") / 100
+        self._turns.share.share = config.integer("qmgr_intake_share") / 100
         self._read_times()
         self._chores.retry_time = config.seconds("transport_retry_time")
+        self._chores.time_limit = config.seconds("qmgr_ipc_timeout")
         self._admission.limit = config.integer("qmgr_message_active_limit")
         self._reader.reconfigure(config)
         self._deliveries.reconfigure(config)
         self._finisher.reconfigure(config)
-        self._scheduler.reconfigure(self._settings, RecipientLimits.from_config(config))
-        self._wake()
+        self._clog.reconfigure(config)
+        self._limits = RecipientLimits.from_config(config)
+        self._adopt_settings()
 
     def arrived(self, message: IStoredMessage) -> None:
         """
@@ -228,10 +291,9 @@ class QueueManager(Service):
         if not self.running:
             message.close()
             return
-        self._share.arrived(self._clock.seconds())
+        self._turns.share.arrived(self._clock.seconds())
         self._admission.arrived(message)
-        if self._turn_call is None and not self._in_turn:
-            self._turn_call = self._clock.callLater(0, self._turn)
+        self._turns.wake()
 
     def triggered(self, triggers: Triggers) -> None:
         """
@@ -242,12 +304,18 @@ class QueueManager(Service):
         if triggers.ignore_times:
             self._admission.deferred.ignore_times()
         if triggers.flush_dead:
-            self._scheduler.flush()
-            self._wake()
+            self._flush()
         if triggers.scan_deferred:
             self._admission.deferred.request()
         if triggers.scan_incoming:
             self._admission.incoming.request()
+
+    def _flush(self) -> None:
+        """Forget what is dead; and what the next scans bring in is not held back by C{defer_transports}."""
+        self._scheduler.flush()
+        self._admission.incoming.flush_next = True
+        self._admission.deferred.flush_next = True
+        self._turns.wake()
 
     def flush(self) -> None:
         """
@@ -257,7 +325,8 @@ class QueueManager(Service):
 
     def deliver_now(self, queue_id: QueueID) -> Deferred[None]:
         """
-        Try one deferred message now (C{postqueue -i}).
+        Try one deferred message now (C{postqueue -i}), whatever C{defer_transports} says and however dead its
+        destination is.
 
         @return: a Deferred that fires when the message is active.
         @raise MessageNotFound: (failure) it is not in the deferred queue.
@@ -266,6 +335,124 @@ class QueueManager(Service):
         if not self.running:
             return fail(SpoolError(f"{queue_id}: the queue manager is not running"))
         return self._admission.open_now(queue_id)
+
+    def behind(self) -> bool:
+        """
+        For C{in_flow_delay}: cheap enough to be asked for each message.
+
+        @return: whether mail arrives faster than it is taken into the active queue.
+        """
+        return self._admission.behind()
+
+    def hold(self, queue_id: QueueID, queue: Queue | None = None) -> Deferred[None]:
+        """
+        Keep a message from being delivered until it is released (C{postsuper -h}).
+
+        @param queue: only if it is there; L{None}: incoming, active or deferred.
+        @return: a Deferred that fires when it is on hold on disk; deliveries under way go on, and count.
+        @raise MessageNotFound: (failure) there is none.
+        @raise SpoolError: (failure) the store failed.
+        """
+        return self._operate(self._operator.hold(queue_id, queue))
+
+    def release(self, queue_id: QueueID, queue: Queue | None = None) -> Deferred[None]:
+        """
+        Let a message on hold be delivered again (C{postsuper -H}): it is deferred, and due when it was due
+        before.
+
+        @param queue: where to look for it instead of hold.
+        @return: a Deferred that fires when that is so on disk.
+        @raise MessageNotFound: (failure) there is none.
+        @raise SpoolError: (failure) the store failed.
+        """
+        return self._operate(self._operator.release(queue_id, queue))
+
+    def requeue(self, queue_id: QueueID, queue: Queue | None = None) -> Deferred[None]:
+        """
+        Hand a message over again, as if it had just come, under a new queue id (C{postsuper -r}).
+
+        @param queue: only if it is there; L{None}: hold, incoming, active or deferred.
+        @return: a Deferred that fires when it is in the queue again and the old one is gone; deliveries
+            under way end first.
+        @raise MessageNotFound: (failure) there is none.
+        @raise SpoolError: (failure) the store failed or cleanup refused it; it stays in the queue.
+        """
+        return self._operate(self._operator.requeue(queue_id, queue))
+
+    def delete(self, queue_id: QueueID, queue: Queue | None = None) -> Deferred[None]:
+        """
+        Remove a message for good, without a word to its sender (C{postsuper -d}).
+
+        @param queue: only if it is there; L{None}: hold, incoming, active or deferred.
+        @return: a Deferred that fires when it is gone; or, with deliveries under way, when it is on hold and
+            will be removed when they have ended.
+        @raise MessageNotFound: (failure) there is none.
+        @raise SpoolError: (failure) the store failed.
+        """
+        return self._operate(self._operator.delete(queue_id, queue))
+
+    def hold_all(self, queue: Queue | None = None) -> Deferred[int]:
+        """
+        L{hold} all messages of a queue, or of incoming, active and deferred, a slice at a time.
+
+        @return: a Deferred that gives how many there were. What fails is logged.
+        """
+        return self._operate(self._operator.every(self._operator.hold, _queues(queue, HOLD_FROM)))
+
+    def release_all(self, queue: Queue | None = None) -> Deferred[int]:
+        """
+        L{release} all messages on hold, a slice at a time.
+
+        @return: as L{hold_all}.
+        """
+        return self._operate(self._operator.every(self._operator.release, _queues(queue, RELEASE_FROM)))
+
+    def requeue_all(self, queue: Queue | None = None) -> Deferred[int]:
+        """
+        L{requeue} all messages of a queue, or of hold, incoming, active and deferred, a slice at a time.
+
+        @return: as L{hold_all}.
+        """
+        return self._operate(self._operator.every(self._operator.requeue, _queues(queue, REMOVE_FROM)))
+
+    def delete_all(self, queue: Queue | None = None) -> Deferred[int]:
+        """
+        L{delete} all messages of a queue, or of hold, incoming, active and deferred, a slice at a time.
+
+        @return: as L{hold_all}.
+        """
+        return self._operate(self._operator.every(self._operator.delete, _queues(queue, REMOVE_FROM)))
+
+    def explain(self, queue_id: QueueID, limit: int = LIMIT) -> Deferred[Explanation]:
+        """
+        Say what a message waits for.
+
+        @param limit: how many of its recipients to look at.
+        @return: a Deferred that gives the explanation.
+        @raise MessageNotFound: (failure) there is no such message.
+        @raise SpoolError: (failure) it cannot be read.
+        """
+        return self._operate(self._explainer.explain(queue_id, limit))
+
+    def _next_run(self, when: float) -> float:
+        """When the first queue run at or after some time is."""
+        call = self._run_call
+        if call is None or not call.active():
+            return when
+        first = call.getTime()
+        return first + max(0, math.ceil((when - first) / self._run_delay)) * self._run_delay
+
+    def _operate(self, work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
+        if not self.running:
+            work.close()
+            return fail(SpoolError("the queue manager is not running"))
+        return Deferred.fromCoroutine(work)
+
+    def recipients(self) -> int:
+        """
+        @return: how many recipients are in memory.
+        """
+        return self._scheduler.recipients()
 
     def status(self) -> QueueStatus:
         """
@@ -288,65 +475,35 @@ class QueueManager(Service):
         self._run_delay = self._config.seconds("queue_run_delay")
         self._shutdown_limit = self._config.seconds("qmgr_shutdown_time_limit")
 
+    def _adopt_settings(self) -> None:
+        self._scheduler.reconfigure(self._settings, self._limits)
+        self._turns.wake()
+
     def _settings(self, transport: str) -> TransportSettings:
-        return read_settings(self._config, transport, self._process_limit)
+        return read_settings(self._config, transport, self._slots)
+
+    def _processes(self, transport: str) -> int:
+        """How many deliveries a transport may run, 0 for any number."""
+        if self._process_limit is None:
+            return self._config.integer("default_process_limit")
+        return self._process_limit(transport)
+
+    def _slots(self, transport: str) -> int:
+        """The same without those that deliveries which do not end hold for ever."""
+        limit = self._processes(transport)
+        return max(1, limit - self._hung.get(transport, 0)) if limit else 0
+
+    def _delivery_time(self, transport: str) -> float:
+        """How long a delivery may take, in seconds."""
+        if self._time_limit is None:
+            return self._config.seconds("daemon_timeout")
+        return self._time_limit(transport)
 
     def _run(self) -> None:
         """One queue run."""
         self._run_call = self._clock.callLater(self._run_delay, self._run)
         self._admission.incoming.request()
         self._admission.deferred.request()
-
-    def _wake(self) -> None:
-        if self._turn_call is None and not self._in_turn and self.running:
-            self._turn_call = self._clock.callLater(0, self._turn)
-
-    def _turn(self) -> None:
-        """Admit and deliver in turn until there is nothing to do or the time is up."""
-        self._turn_call = None
-        self._in_turn = True
-        clock = self._clock.seconds
-        admit = self._admission.step
-        deliver = self._deliveries.step
-        read = self._reader.step
-        began = clock()
-        allowance = self._share.allowance(began)
-        if allowance <= 0:
-            self._in_turn = False
-            self._turn_call = self._clock.callLater(self._share.wait(), self._turn)
-            return
-        limit = min(_TURN_SECONDS, allowance)
-        steps = 0
-        pause = 0.0
-        try:
-            while admit() | deliver() | read():
-                steps += 1
-                if steps >= _TURN_STEPS or not 0 <= clock() - began < limit:
-                    break
-            else:
-                self._sleep()
-                return
-        except Exception:
-            # A bug, but not one that may stop the queue, nor fill the log.
-            log.failure("queue manager turn")
-            pause = _BUG_SECONDS
-        finally:
-            self._in_turn = False
-            self._share.spent(clock() - began)
-        if self.running:
-            self._turn_call = self._clock.callLater(pause, self._turn)
-
-    def _sleep(self) -> None:
-        """Nothing to do: see that a rate delay or the end of a suspension wakes us."""
-        now = self._clock.seconds()
-        when = self._scheduler.wakeup(now)
-        call = self._wakeup_call
-        if call is not None and call.active():
-            call.cancel()
-        self._wakeup_call = None
-        if when is not None and self.running:
-            delay = min(max(when - now, 0.0), _IDLE_SECONDS)
-            self._wakeup_call = self._clock.callLater(delay, self._wake)
 
     def _check(self, job: Job) -> None:
         """See whether a message has come to its end."""
@@ -360,7 +517,7 @@ class QueueManager(Service):
     async def _stop(self) -> None:
         if not await self._quiet(self._shutdown_limit):
             self._deliveries.cancel()
-            if not await self._quiet(_CANCEL_SECONDS):
+            if not await self._quiet(CANCEL_SECONDS):
                 log.warn(
                     "{count} deliveries did not end; their messages are tried again after the next start",
                     count=len(self._deliveries.under_way),

@@ -22,9 +22,22 @@ from qmqpd_tx.events import Logger
 log = Logger(namespace="qmqpd_tx.qmgr")
 
 _KNOWN: Final = b"DIAFW"
+
 _SHOWN: Final = 20
-_BUFFER: Final = 4096
-_CLIENTS: Final = 100
+"""How many unknown bytes are logged."""
+
+BUFFER: Final = 4096
+"""
+How many bytes one client may send: as many as Postfix reads at once. Nobody needs more than five, since the
+same request twice is one; so that this is no parameter.
+"""
+
+CLIENTS: Final = 100
+"""
+How many clients are served at a time. Each has C{trigger_timeout}, and none has a reason to stay longer
+than it takes to send a byte; a crowd beyond that is a mistake or an attack, and whoever is turned away
+loses nothing but C{queue_run_delay}.
+"""
 
 
 @frozen(slots=True)
@@ -65,13 +78,13 @@ class TriggerProtocol(Protocol):
     """One client of the trigger socket."""
 
     factory: TriggerFactory
-    _room: int = _BUFFER
+    _room: int = BUFFER
     _limit: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
         """Start the time limit, or turn the client away when there are too many."""
-        if self not in self.factory.clients and len(self.factory.clients) >= _CLIENTS:
-            log.warn("trigger: too many clients, more than {limit}", limit=_CLIENTS)
+        if self not in self.factory.clients and len(self.factory.clients) >= CLIENTS:
+            log.warn("trigger: too many clients, more than {limit}", limit=CLIENTS)
             self._drop()
             return
         self.factory.clients.add(self)
@@ -88,7 +101,7 @@ class TriggerProtocol(Protocol):
             log.warn("trigger: request ignored: unknown: {request}", request=triggers.unknown)
         self.factory.handler(triggers)
         if self._room <= 0:
-            log.warn("trigger: more than {limit} requests, dropping the client", limit=_BUFFER)
+            log.warn("trigger: more than {limit} requests, dropping the client", limit=BUFFER)
             self._drop()
 
     def connectionLost(self, reason: Failure | None = None) -> None:

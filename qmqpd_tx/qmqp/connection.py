@@ -167,7 +167,7 @@ class QMQPConnection:
             name = self._owner.hostnames.lookup(self._address)
         if isinstance(name, str):
             self._named(name)
-            if resume:
+            if resume and self.state is not State.WAITING:
                 self._first_read()
         else:
             if not resume:
@@ -178,7 +178,8 @@ class QMQPConnection:
     def _named_late(self, name: str) -> None:
         if self.state is State.WAITING:
             self._named(name)
-            self._first_read()
+            if self.state is not State.WAITING:
+                self._first_read()
 
     def _first_read(self) -> None:
         """
@@ -207,6 +208,16 @@ class QMQPConnection:
             self._drain_time = settings.unauthorized_time_limit
             self._refuse(ReplyClass.PERMANENT, text)
             return
+        if settings.in_flow_delay and self._owner.behind():
+            # The queue is full: this client waits, and the others need not.
+            self._paused_at = self._paused_at or now
+            self.transport.pauseProducing()
+            self._arm(settings.in_flow_delay)
+            return
+        self._receive()
+
+    def _receive(self) -> None:
+        settings = self._settings
         self.state = _RECEIVING
         self._parser = QMQPParser(settings.content_limit, settings.address_limit)
         self._arm(min(settings.timeout, settings.answer_time_limit))
@@ -457,6 +468,12 @@ class QMQPConnection:
         state = self.state
         if state is State.REFUSING:
             self._send_reply()
+            return
+        if state is State.WAITING:
+            # C{in_flow_delay} is over.
+            self._last_activity = self._last_byte = self._owner.clock.seconds()
+            self._receive()
+            self._first_read()
             return
         settings = self._settings
         now = self._owner.clock.seconds()

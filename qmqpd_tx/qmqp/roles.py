@@ -6,6 +6,7 @@ others. No behaviour, but for reading a client's address.
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -58,6 +59,7 @@ class Owner(Protocol):
     access: ClientList
     hostnames: NameLookup
     settings: Settings
+    behind: Callable[[], bool]
 
     def opened(self, connection: Connection) -> bool:
         """
@@ -84,7 +86,7 @@ class State(enum.Enum):
     """Where a connection stands."""
 
     WAITING = enum.auto()
-    """Not started: too many connections, or the client's name is being looked up."""
+    """Not started: too many connections, the client's name is being looked up, or C{in_flow_delay}."""
     RECEIVING = enum.auto()
     """The packet is arriving."""
     COMMITTING = enum.auto()

@@ -14,6 +14,7 @@ Answers to Postfix's master(8) and qmqpd(8).
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol, cast
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -39,6 +40,13 @@ DRAIN_LIMIT = 32 * 1024 * 1024
 """The default C{drain_limit}, in bytes: a client may send that much of a message that is too large."""
 
 
+def never() -> bool:
+    """
+    @return: that the queue manager keeps up, where nobody knows better.
+    """
+    return False
+
+
 class _ReadablePort(Protocol):
     def startReading(self) -> None: ...
     def stopReading(self) -> None: ...
@@ -54,6 +62,7 @@ class QMQPServerFactory:
     @ivar access: who may connect.
     @ivar hostnames: how clients are called.
     @ivar settings: for connections from now on.
+    @ivar behind: whether the queue manager does not keep up.
     """
 
     def __init__(
@@ -65,6 +74,7 @@ class QMQPServerFactory:
         hostnames: NameLookup,
         max_connections: int = 0,
         drain_limit: int = DRAIN_LIMIT,
+        behind: Callable[[], bool] = never,
     ) -> None:
         """
         @param config: for the C{qmqpd_} parameters, C{message_size_limit}, C{line_length_limit},
@@ -77,11 +87,13 @@ class QMQPServerFactory:
             C{maxproc} column of master.cf.
         @param drain_limit: how many bytes of unwanted input are thrown away, for each connection, to let a
             client that sends on regardless have its negative reply.
+        @param behind: whether mail arrives faster than the queue manager takes it; asked once a message.
         """
         self.clock: IReactorTime = clock
         self.cleanup: ICleanup = cleanup
         self.access = access
         self.hostnames = hostnames
+        self.behind = behind
         self._drain_limit = drain_limit
         self.settings = read_settings(config, drain_limit)
         self._max_connections = max_connections

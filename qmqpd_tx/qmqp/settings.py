@@ -20,6 +20,8 @@ class Settings:
     @ivar error_delay: C{qmqpd_error_delay}, seconds.
     @ivar unauthorized_time_limit: C{qmqpd_unauthorized_time_limit}, seconds, but no longer than the timeout.
     @ivar answer_time_limit: C{qmqpd_answer_time_limit}, seconds.
+    @ivar in_flow_delay: C{in_flow_delay}, seconds: how long a message waits when mail arrives faster than the
+        queue manager takes it.
     @ivar drain_limit: how many bytes of unwanted input are thrown away to let a client have its reply.
     @ivar soft_bounce: C{soft_bounce}.
     @ivar port_logging: C{qmqpd_client_port_logging}.
@@ -32,6 +34,7 @@ class Settings:
     error_delay: float
     unauthorized_time_limit: float
     answer_time_limit: float
+    in_flow_delay: float
     drain_limit: int
     soft_bounce: bool
     port_logging: bool
@@ -53,6 +56,7 @@ def read_settings(config: IConfig, drain_limit: int) -> Settings:
             config.seconds("qmqpd_unauthorized_time_limit"), config.seconds("qmqpd_timeout")
         ),
         answer_time_limit=config.seconds("qmqpd_answer_time_limit"),
+        in_flow_delay=config.seconds("in_flow_delay"),
         drain_limit=drain_limit,
         soft_bounce=config.boolean("soft_bounce"),
         port_logging=config.boolean("qmqpd_client_port_logging"),

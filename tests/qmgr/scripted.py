@@ -126,11 +126,19 @@ class ScriptedBounces:
     @ivar log: bounce records by message.
     @ivar waiting: defer records by message.
     @ivar notices: what senders were told.
+    @ivar late: whom it was confirmed about that they got it after all.
+    @ivar confirms: whether it wants to know.
     @ivar broken: the operations that fail.
+    @ivar hanging: the operations that do not answer.
+    @ivar asked: what they were asked for.
     @ivar story: what was asked, in order.
     """
 
     def __init__(self) -> None:
+        self.late: list[bytes] = []
+        self.confirms = False
+        self.hanging: set[str] = set()
+        self.asked: list[Deferred[None]] = []
         self.log: dict[QueueID, list[Outcome]] = {}
         self.waiting: dict[QueueID, list[Outcome]] = {}
         self.notices: list[tuple[bytes, list[Outcome]]] = []
@@ -139,19 +147,22 @@ class ScriptedBounces:
 
     def bounced(self, message: Any, outcomes: Sequence[Outcome]) -> Deferred[None]:
         """Remember."""
-        self._begin("bounced")
+        if waiting := self._begin("bounced"):
+            return waiting
         self.log.setdefault(message.queue_id, []).extend(outcomes)
         return succeed(None)
 
     def deferred(self, message: Any, outcomes: Sequence[Outcome]) -> Deferred[None]:
         """Remember."""
-        self._begin("deferred")
+        if waiting := self._begin("deferred"):
+            return waiting
         self.waiting.setdefault(message.queue_id, []).extend(outcomes)
         return succeed(None)
 
     def notify(self, message: Any) -> Deferred[None]:
         """Tell the sender."""
-        self._begin("notify")
+        if waiting := self._begin("notify"):
+            return waiting
         failed = self.log.pop(message.queue_id, None)
         if failed:
             self.notices.append((message.envelope.sender, failed))
@@ -159,15 +170,29 @@ class ScriptedBounces:
 
     def forget(self, queue_id: QueueID) -> Deferred[None]:
         """Drop the logs."""
-        self._begin("forget")
+        if waiting := self._begin("forget"):
+            return waiting
         self.log.pop(queue_id, None)
         self.waiting.pop(queue_id, None)
         return succeed(None)
 
-    def _begin(self, operation: str) -> None:
+    def delayed(self, message: Any) -> Deferred[QueueID | None]:
+        """Warn the sender, or not."""
+        return self._begin("delayed") or succeed(None)
+
+    def delivered(self, message: Any, outcomes: Sequence[Outcome]) -> Deferred[None]:
+        """Remember."""
+        self.late += [outcome.recipient.address for outcome in outcomes]
+        return self._begin("delivered") or succeed(None)
+
+    def _begin(self, operation: str) -> Deferred[Any] | None:
         self.story.append(operation)
         if operation in self.broken:
             raise SpoolError(f"{operation}: disk full")
+        if operation in self.hanging:
+            self.asked.append(Deferred())
+            return self.asked[-1]
+        return None
 
 
 class FlakyMailQueue(MemoryMailQueue):
@@ -243,7 +268,12 @@ class QueueManagerTestCase(SynchronousTestCase):
             transports=self.transports,
             bounces=self.bounces,
             random=random.Random(1),
+            **self.more(),
         )
+
+    def more(self) -> dict[str, Any]:
+        """What else the queue manager is given."""
+        return {}
 
     def stop(self) -> None:
         """Stop, and see that nothing is left behind."""

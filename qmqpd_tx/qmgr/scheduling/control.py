@@ -4,10 +4,10 @@ What the queue manager asks of a scheduler beyond L{IScheduler<qmqpd_tx.interfac
 An interface and values; no code. Both schedulers provide it, so that the service does not know which one it
 drives.
 
-A message goes through a scheduler like this: L{begin<IQueueScheduler.begin>} when it becomes active; then as often
-as needed L{refill<IQueueScheduler.refill>} says that its next recipients are to be read, they are, and
-L{refilled<IQueueScheduler.refilled>} says how many they were, after which each of them is given to C{add}
-or L{forgone<IQueueScheduler.forgo>}; C{next} gives an entry, C{done} takes it back; and
+A message goes through a scheduler like this: L{begin<IQueueScheduler.begin>} when it becomes active; then
+as often as needed L{refill<IQueueScheduler.refill>} says that its next recipients are to be read, they are,
+and L{refilled<IQueueScheduler.refilled>} says how many they were, after which each of them is given to
+C{add} or L{forgone<IQueueScheduler.forgo>}; C{next} gives an entry, C{done} takes it back; and
 L{end<IQueueScheduler.end>} when the message leaves the active queue.
 """
 
@@ -91,11 +91,14 @@ class IQueueScheduler(IScheduler):
     settings, and can be looked into.
     """
 
-    def begin(job: Any, now: float) -> int:
+    def begin(job: Any, now: float, total: int | None = None) -> int:
         """
         A message becomes active. Its place in the order of messages is this moment.
 
         @param job: any hashable key of the message.
+        @param total: how many recipients it has at most, done or not; L{None} when nobody knows. With it, a
+            message whose recipients are not all read can be compared with others, and a read does not take
+            the room of more recipients than there are.
         @return: how many recipients may be read at first, at least 1. The read is under way from here on,
             until L{refilled}.
         """
@@ -136,6 +139,11 @@ class IQueueScheduler(IScheduler):
     def per_recipient(transport: str) -> bool:
         """
         @return: whether the transport's recipient limit is 1, so that each recipient is a destination.
+        """
+
+    def revive(transport: str, nexthop: str) -> None:
+        """
+        Forget that this destination, or its transport, is dead: somebody wants its mail out now.
         """
 
     def throttle(transport: str, failure: DestinationFailure, now: float) -> Sequence[Entry]:

@@ -4,7 +4,8 @@ How many deliveries one destination gets at a time, and when it counts as dead.
 Takes the results of deliveries, gives a concurrency window. Pure: no clock, no I/O. Answers to qmgr(8)'s
 concurrency scheduler as SCHEDULER_README describes it: positive feedback takes effect at the end of a
 sequence of 1/feedback successes, negative feedback at its start, and death is not a window of zero
-but a number of failed pseudo-cohorts.
+but a number of failed pseudo-cohorts. Where Postfix was seen to round in another way than that document says,
+we do as Postfix does.
 
 A feedback setting that makes no sense raises L{ValueError} when it is parsed, never later.
 """
@@ -19,9 +20,12 @@ from typing import Final
 from attrs import field, frozen
 
 _FORM: Final = re.compile(
-    r"\s*(?P<number>\d+(?:\.\d*)?|\.\d+)"
+    r"\s*(?P<number>(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,3})?)"
     r"(?:\s*/\s*(?:(?P<divisor>\d+(?:\.\d*)?|\.\d+)|(?P<scale>concurrency|sqrt_concurrency)))?\s*"
 )
+
+
+_ROUNDING_ERROR: Final = 0.000001
 
 
 class Scale(enum.Enum):
@@ -30,6 +34,16 @@ class Scale(enum.Enum):
     CONSTANT = ""
     CONCURRENCY = "concurrency"
     SQRT_CONCURRENCY = "sqrt_concurrency"
+
+    @property
+    def number(self) -> int:
+        """
+        The number in the lines of C{destination_concurrency_feedback_debug}. Ours ends at 2, Postfix's at 1.
+        """
+        return _NUMBERS[self]
+
+
+_NUMBERS: Final = {Scale.CONSTANT: 0, Scale.CONCURRENCY: 1, Scale.SQRT_CONCURRENCY: 2}
 
 
 @frozen(slots=True)
@@ -87,6 +101,8 @@ class WindowSettings:
     @ivar positive: feedback of a delivery without connection or handshake failure.
     @ivar negative: feedback of a connection or handshake failure.
     @ivar cohort_limit: how many failed pseudo-cohorts make a destination dead; 0 means never.
+    @ivar rounding: by what part of one feedback a step is taken early. A half is Postfix's; 0 is the
+        pseudocode of SCHEDULER_README, with which the figures in there were measured.
     @ivar start: the window a destination starts with: the initial one, within the limit.
     """
 
@@ -95,6 +111,7 @@ class WindowSettings:
     positive: Feedback = Feedback(1.0)
     negative: Feedback = Feedback(1.0)
     cohort_limit: int = 1
+    rounding: float = 0.5
     start: int = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -106,23 +123,30 @@ class Window:
     """
     The concurrency window of one destination.
 
+    The rounding is Postfix's, as it was seen: a step up is taken when all but half a step of feedback is
+    there, and a step down while less than half a step is left of the last one. So the first of two
+    whole failures after a success takes two.
+
     @ivar concurrency: how many deliveries may be under way, at least 1.
+    @ivar success: positive feedback that has not taken effect yet; below 0 when it took effect early.
+    @ivar failure: how much negative feedback the next step down is away.
+    @ivar failed_cohorts: how many pseudo-cohorts have failed since the last success.
     """
 
-    __slots__ = ("_failed_cohorts", "_failure", "_settings", "_success", "concurrency")
+    __slots__ = ("concurrency", "failed_cohorts", "failure", "settings", "success")
 
     def __init__(self, settings: WindowSettings) -> None:
-        self._settings = settings
+        self.settings = settings
         self.concurrency = settings.start
-        self._success = 0.0
-        self._failure = 0.0
-        self._failed_cohorts = 0.0
+        self.success = 0.0
+        self.failure = 0.0
+        self.failed_cohorts = 0.0
 
     def adopt(self, settings: WindowSettings) -> None:
         """
         Take new settings after a reload; what was learnt stays, within the new limit.
         """
-        self._settings = settings
+        self.settings = settings
         if settings.limit:
             self.concurrency = min(self.concurrency, settings.limit)
 
@@ -133,18 +157,24 @@ class Window:
         @param busy: deliveries under way, this one included. A window that is far above what is in use
             does not grow: negative feedback would come too late.
         """
-        self._failed_cohorts = 0.0
-        settings = self._settings
-        if self.concurrency == settings.limit or self.concurrency >= busy + settings.start:
+        self.failed_cohorts = 0.0
+        settings = self.settings
+        concurrency = self.concurrency
+        if concurrency == settings.limit or concurrency >= busy + settings.start:
             return
-        self._success += settings.positive.amount(self.concurrency)
-        # A little below 1, because three times a third is not always one.
-        while self._success >= 0.999999:
-            self.concurrency += 1
-            self._failure = 0.0
-            self._success -= 1.0
-        if settings.limit and self.concurrency > settings.limit:
-            self.concurrency = settings.limit
+        feedback = settings.positive.amount(concurrency)
+        success = self.success + feedback
+        # Without early steps, three times a third has to be one.
+        enough = 1.0 - (feedback * settings.rounding or _ROUNDING_ERROR)
+        if success >= enough:
+            while success >= enough:
+                concurrency += 1
+                success -= 1.0
+            self.failure = 0.0
+            if settings.limit and concurrency > settings.limit:
+                concurrency = settings.limit
+            self.concurrency = concurrency
+        self.success = success
 
     def failed(self) -> bool:
         """
@@ -152,16 +182,16 @@ class Window:
 
         @return: whether the destination is dead now.
         """
-        settings = self._settings
-        self._failed_cohorts += 1.0 / self.concurrency
-        if settings.cohort_limit and self._failed_cohorts >= settings.cohort_limit - 0.000001:
+        settings = self.settings
+        self.failed_cohorts += 1.0 / self.concurrency
+        if settings.cohort_limit and self.failed_cohorts >= settings.cohort_limit - _ROUNDING_ERROR:
             return True
-        self._failure -= settings.negative.amount(self.concurrency)
-        while self._failure < -0.000001:
+        feedback = settings.negative.amount(self.concurrency)
+        self.failure -= feedback
+        enough = feedback * settings.rounding or -_ROUNDING_ERROR
+        while self.failure < enough:
             self.concurrency -= 1
-            self._failure += 1.0
-            self._success = 0.0
-            if self.concurrency <= 1:
-                self.concurrency = 1
-                break
+            self.failure += 1.0
+            self.success = 0.0
+        self.concurrency = max(1, self.concurrency)
         return False
