@@ -9,6 +9,9 @@ way, queue manager, transports, store, log. Only L{qmqpd_tx.tap} imports it.
 How it fails: a configuration that cannot be used, a socket that cannot be bound or a queue that belongs to
 another service ends start-up with one line and a non-zero exit status. A bad configuration at SIGHUP is
 refused with one line, and the old one stays in force.
+
+It is long because it is the one place that names everything: what has a life of its own is in
+L{qmqpd_tx.intake}, L{qmqpd_tx.startup}, L{qmqpd_tx.resolver} and L{qmqpd_tx.admin.commands}.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import os
 import random
 import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -31,18 +34,23 @@ from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
 from qmqpd_tx.address import Router
-from qmqpd_tx.admin.codec import SOCKET, ControlError
+from qmqpd_tx.admin.codec import SOCKET
+from qmqpd_tx.admin.commands import commands
 from qmqpd_tx.admin.control import ControlService
 from qmqpd_tx.bounce import Bounces
+from qmqpd_tx.bounce.records import FailedRecipient, decode_log
 from qmqpd_tx.cleanup import Cleanup
 from qmqpd_tx.config import Config, load_config
 from qmqpd_tx.events import Logger
+from qmqpd_tx.flush import FlushService
 from qmqpd_tx.intake import Listeners, intakes
 from qmqpd_tx.interfaces import ConfigError, Recovery, SpoolError
 from qmqpd_tx.maillog import MailLog
-from qmqpd_tx.message import QueueID
+from qmqpd_tx.message import LogKind, QueueID
+from qmqpd_tx.qmgr.selection import select_scheduler
 from qmqpd_tx.qmgr.service import QueueManager
-from qmqpd_tx.qmgr.triggers import TriggerFactory
+from qmqpd_tx.qmgr.triggers import TriggerFactory, Triggers
+from qmqpd_tx.qmgr.watchdog import Watchdog
 from qmqpd_tx.qmqp.hostnames import ClientNames
 from qmqpd_tx.resolver import make_resolver
 from qmqpd_tx.spool.store import FileMailQueue
@@ -103,6 +111,15 @@ class MailSystem(MultiService):
         self.transports.reconfigure(config)
         self.cleanup = Cleanup(config=config, clock=reactor, queue=self.queue)
         self.bounces = Bounces(config=config, clock=reactor, queue=self.queue, cleanup=self.cleanup)
+        self._scheduler = select_scheduler(config.services)
+        # Each of the two has something for the other.
+        self.flush = FlushService(
+            config=config,
+            clock=reactor,
+            queue=self.queue,
+            deliver_now=lambda queue_id: self.manager.deliver_now(queue_id),
+            forget_dead=lambda: self.manager.triggered(Triggers(flush_dead=True)),
+        )
         self.manager = QueueManager(
             config=config,
             clock=reactor,
@@ -112,8 +129,14 @@ class MailSystem(MultiService):
             bounces=self.bounces,
             random=random.Random(),
             process_limit=self._process_limit,
+            time_limit=self._time_limit,
+            cleanup=self.cleanup,
+            flush=self.flush,
+            scheduler=self._scheduler,
+            remembered=self._remembered,
         )
         self.cleanup.arrivals = self.manager
+        self._watchdog = Watchdog(config=config, clock=reactor)
         self._names = ClientNames(
             reactor,
             resolver,
@@ -123,18 +146,19 @@ class MailSystem(MultiService):
             cache_size=config.integer("qmqpd_client_name_cache_size"),
         )
         self._listeners = Listeners(
-            reactor, self.cleanup, self._names, self._services, config.integer("qmqpd_drain_limit")
+            reactor,
+            self.cleanup,
+            self._names,
+            self._services,
+            config.integer("qmqpd_drain_limit"),
+            self.manager.behind,
         )
         self._queue_directory = Path(config.string("queue_directory"))
         self._control = ControlService(
             reactor=reactor,
             clock=reactor,
             path=self._queue_directory / SOCKET,
-            handlers={
-                "status": lambda _request: self.manager.status(),
-                "flush": lambda _request: self.manager.flush(),
-                "deliver_now": self._deliver_now,
-            },
+            handlers=commands(self.manager, self.queue, self.flush, reactor),
         )
 
     def setServiceParent(self, parent: Any) -> None:
@@ -154,6 +178,22 @@ class MailSystem(MultiService):
             if service.name == transport and service.type == "unix" and service.maxproc is not None:
                 return service.maxproc
         return self._config.integer("default_process_limit")
+
+    def _time_limit(self, transport: str) -> float:
+        """
+        @return: how long a delivery of a transport may take, in seconds: C{daemon_timeout}, with the C{-o}
+            options of its line in master.cf.
+        """
+        for service in self._config.services:
+            if service.name == transport and service.type == "unix":
+                return self._config.for_service(service).seconds("daemon_timeout")
+        return self._config.seconds("daemon_timeout")
+
+    async def _remembered(self, queue_id: QueueID) -> Sequence[FailedRecipient]:
+        """
+        @return: how the last attempt ended for the recipients of a message that wait.
+        """
+        return decode_log(await self.queue.read_log(LogKind.DEFER, queue_id))
 
     # --- start --------------------------------------------------------------------------------------
 
@@ -210,7 +250,7 @@ class MailSystem(MultiService):
         for warning in [*config.warnings(), *unsupported]:
             log.warn("{warning}", warning=warning)
 
-    def _serve(self, recovery: Recovery) -> None:
+    def _recovered(self, recovery: Recovery) -> None:
         if not self.running:
             return
         if recovery.reactivated or recovery.swept or recovery.damaged:
@@ -221,10 +261,21 @@ class MailSystem(MultiService):
                 swept=recovery.swept,
                 damaged=len(recovery.damaged),
             )
+        # The scans at the start saw what had been found by then.
+        self.manager.triggered(Triggers(scan_incoming=True, scan_deferred=True))
+
+    def _serve(self, _: None) -> None:
+        if not self.running:
+            return
         _settle_memory()
+        # Not before the store has forked: its thread is one.
+        self._watchdog.startService()
         self._listen_triggers()
         self._control.startService()
         self.manager.startService()
+        self.flush.startService()
+        # What goes wrong with it, the store has logged.
+        self.queue.recovered().addCallbacks(self._recovered, lambda _: None)
         self._listeners.accept()
         endpoints = ", ".join(self._listeners.endpoints)
         if endpoints:
@@ -274,6 +325,7 @@ class MailSystem(MultiService):
         try:
             config = load_config(self._invocation.config)
             services = intakes(config, self._invocation.listen)
+            scheduler = select_scheduler(config.services)
             self._config, self._services = config, services
             for reconfigure in self._reconfigured():
                 done.append(reconfigure)
@@ -290,6 +342,8 @@ class MailSystem(MultiService):
         fixed = [name for name in FIXED if config.string(name) != old.string(name)]
         if [text for service in services for text in service.endpoints] != self._listeners.endpoints:
             fixed.append("where QMQP is listened for")
+        if scheduler is not self._scheduler:
+            fixed.append("the queue manager in master.cf")
         for name in fixed:
             log.warn("{name} has changed: restart for that to take effect", name=name)
         self._warn(config)
@@ -306,15 +360,11 @@ class MailSystem(MultiService):
             self.cleanup.reconfigure,
             self.bounces.reconfigure,
             self.manager.reconfigure,
+            self.flush.reconfigure,
+            self._watchdog.reconfigure,
             lambda _config: self._listeners.reconfigure(self._services),
             self.maillog.reconfigure,
         ]
-
-    def _deliver_now(self, request: Mapping[str, Any]) -> Any:
-        queue_id = request.get("queue_id")
-        if not isinstance(queue_id, str):
-            raise ControlError("deliver_now needs a queue_id")
-        return self.manager.deliver_now(QueueID(queue_id))
 
     # --- stop ---------------------------------------------------------------------------------------
 
@@ -337,6 +387,7 @@ class MailSystem(MultiService):
             self._listeners.stop,
             self._stop_names,
             self._control.stopService,
+            self._stop_flush,
             self._stop_manager,
             self.transports.stop,
             self._stop_triggers,
@@ -346,11 +397,17 @@ class MailSystem(MultiService):
                 await stop()
             except Exception:
                 log.failure("shutdown")
+        if self._watchdog.running:
+            self._watchdog.stopService()
         log.info("daemon stopped")
         self.maillog.close()
 
     async def _stop_names(self) -> None:
         self._names.stop()
+
+    async def _stop_flush(self) -> None:
+        if self.flush.running:
+            await self.flush.stopService()
 
     async def _stop_manager(self) -> None:
         if self.manager.running:

@@ -21,9 +21,10 @@ DEFAULT_CONFIG_DIR = "/etc/qmqpd_tx"
 
 
 class Exit(enum.IntEnum):
-    """Exit statuses: the names and numbers of sysexits(3)."""
+    """Exit statuses: the names and numbers of sysexits(3), and what Postfix's own commands end with."""
 
     OK = 0
+    FAILED = 1
     USAGE = 64
     DATA = 65
     UNAVAILABLE = 69
@@ -39,6 +40,30 @@ class CommandError(click.ClickException):
     def __init__(self, message: str, status: Exit = Exit.UNAVAILABLE) -> None:
         super().__init__(message)
         self.status = status
+
+    def line(self) -> str:
+        """
+        @return: what to say on standard error.
+        """
+        return f"qmqpd-tx: {self.format_message()}"
+
+
+class FatalError(CommandError):
+    """
+    The end of a command that fails as Postfix's does: the line begins with its own name, and the status is 1.
+    """
+
+    def __init__(self, program: str, message: str, level: str = "fatal") -> None:
+        """
+        @param program: as in C{postsuper}.
+        @param level: C{fatal} or C{warning}, as Postfix has it.
+        """
+        super().__init__(message, Exit.FAILED)
+        self._heading = f"{program}: {level}: "
+
+    def line(self) -> str:
+        """See L{CommandError.line}."""
+        return self._heading + self.format_message()
 
 
 @frozen(slots=True)

@@ -4,98 +4,36 @@ C{qmqpd-tx postqueue}: what a person sees of a real queue, and what the command 
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
-from twisted.trial.unittest import TestCase
 
+from qmqpd_tx.admin.codec import ControlError
 from qmqpd_tx.admin.control import ControlService
-from qmqpd_tx.admin.main import run
 from qmqpd_tx.bounce.records import encode_outcome
 from qmqpd_tx.config import config_from_text
 from qmqpd_tx.interfaces import MessageNotFound
-from qmqpd_tx.message import Envelope, LogKind, Queue, QueueID, Recipient
+from qmqpd_tx.message import LogKind, Recipient
 from qmqpd_tx.spool.store import FileMailQueue
 from qmqpd_tx.status import Action, Outcome
-
-ARRIVAL = 1795325003.0
-
-
-def command(*arguments: str) -> tuple[int, str, str]:
-    """
-    @return: exit status, standard output and standard error of C{qmqpd-tx}.
-    """
-    output, errors = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
-        status = run(arguments)
-    return status, output.getvalue(), errors.getvalue()
+from tests.admin.support import ARRIVAL, Case, command
 
 
-class Case(TestCase):
-    """A queue on disk, and a configuration that names it."""
+class QueueCase(Case):
+    """A queue on disk, and the command that looks at it."""
 
     def setUp(self) -> None:
-        from twisted.internet import reactor
-
-        self.reactor: Any = reactor
-        # Not mktemp(): the name of a socket has at most 107 bytes, wherever this checkout is.
-        self.folder = Path(tempfile.mkdtemp(prefix="qmqpd-tx-"))
-        self.addCleanup(shutil.rmtree, self.folder)
-        self.spool = self.folder / "spool"
-        self.spool.mkdir(parents=True)
-        (self.folder / "main.cf").write_text(f"queue_directory = {self.spool}\n")
+        super().setUp()
         self.arguments = ("-c", str(self.folder), "postqueue")
 
-    async def fill(self) -> dict[str, QueueID]:
-        """
-        Put a message into each queue.
 
-        @return: their ids, by queue name.
-        """
-        config = config_from_text(f"queue_directory = {self.spool}\n")
-        store = FileMailQueue(config, self.reactor)
-        await store.start()
-        ids: dict[str, QueueID] = {}
-        try:
-            for queue in (Queue.DEFERRED, Queue.HOLD, Queue.ACTIVE, Queue.INCOMING):
-                writer = store.create(ARRIVAL)
-                writer.write(b"Subject: x\n\nhello\n")
-                sender = b"" if queue is Queue.DEFERRED else b"s@source.test"
-                writer.envelope(Envelope(sender=sender, arrival_time=ARRIVAL), b"Received: us\n")
-                for address in (b"new@dst.test", b"b b@dst.test", b"c@dst.test"):
-                    writer.recipient(address, address)
-                message = await writer.commit()
-                message.close()
-                ids[queue.value] = message.queue_id
-                if queue is not Queue.INCOMING:
-                    await store.move(message.queue_id, Queue.INCOMING, queue, ARRIVAL)
-            outcomes = [
-                Outcome(Recipient(address, address, 0), Action.DEFERRED, "4.4.1", text)
-                for address, text in (
-                    (b"gone@dst.test", "was delivered since"),
-                    (b"c@dst.test", "before"),
-                    (b"b b@dst.test", "host x said: 450\nno"),
-                    (b"c@dst.test", "connect to x[192.0.2.1]:25: refused"),
-                )
-            ]
-            records = [encode_outcome(outcome) for outcome in outcomes]
-            await store.append_log(LogKind.DEFER, ids["deferred"], records, False)
-        finally:
-            await store.stop()
-        return ids
-
-
-class ShowTests(Case):
+class ShowTests(QueueCase):
     """-p and -j, while the service is down."""
 
     async def test_plain(self) -> None:
@@ -177,7 +115,7 @@ class ShowTests(Case):
         self.assertEqual((done.returncode, done.stderr), (0, b""))
 
 
-class StreamTests(Case):
+class StreamTests(QueueCase):
     """Standard streams that are not as they should be."""
 
     def end(self, redirections: str, *arguments: str, encoding: str = "utf-8") -> tuple[int, bytes]:
@@ -225,7 +163,7 @@ class StreamTests(Case):
             self.assertEqual(self.end(">/dev/null", "postqueue", option, encoding="latin-1"), (0, b""))
 
 
-class FlushTests(Case):
+class FlushTests(QueueCase):
     """-f and -i."""
 
     def serve(self) -> list[Any]:
@@ -241,12 +179,23 @@ class FlushTests(Case):
             if members["queue_id"] != "316BTD3SSHJ":
                 raise MessageNotFound(f"{members['queue_id']}: not in the deferred queue")
 
+        def flush_site(members: Mapping[str, Any]) -> int:
+            seen.append(members["site"])
+            if members["site"] != "dst.test":
+                site = members["site"]
+                raise ControlError(f'Flush service is not configured for destination "{site}"')
+            return 3
+
         (self.spool / "public").mkdir()
         service = ControlService(
             reactor=self.reactor,
             clock=self.reactor,
             path=self.spool / "public" / "control",
-            handlers={"flush": lambda _: seen.append("flush"), "deliver_now": deliver_now},
+            handlers={
+                "flush": lambda _: seen.append("flush"),
+                "deliver_now": deliver_now,
+                "flush_site": flush_site,
+            },
         )
         service.startService()
 
@@ -274,9 +223,24 @@ class FlushTests(Case):
         status, _, errors = await deferToThread(command, *self.arguments, "-i", "NOSUCH")
         self.assertEqual((status, errors), (69, "qmqpd-tx: NOSUCH: not in the deferred queue\n"))
 
+    async def test_site(self) -> None:
+        """-s reaches the service with its site; -v says how much there was."""
+        seen = self.serve()
+        self.assertEqual(await deferToThread(command, *self.arguments, "-s", "dst.test"), (0, "", ""))
+        status, _, errors = await deferToThread(command, *self.arguments, "-v", "-s", "dst.test")
+        self.assertEqual((status, errors.splitlines()[-1]), (0, "qmqpd-tx: 3 messages made active"))
+        self.assertEqual(seen, ["dst.test"] * 2)
+
+    async def test_other_site(self) -> None:
+        """A site that is not served is named safely."""
+        self.serve()
+        status, _, errors = await deferToThread(command, *self.arguments, "-s", "x\n")
+        self.assertEqual(status, 69)
+        self.assertEqual(errors, 'qmqpd-tx: Flush service is not configured for destination "x?"\n')
+
     def test_down(self) -> None:
         """Without a service: Postfix's words, and 69."""
-        for arguments in (("-f",), ("-i", "316BTD3SSHJ")):
+        for arguments in (("-f",), ("-i", "316BTD3SSHJ"), ("-s", "dst.test")):
             self.assertEqual(
                 command(*self.arguments, *arguments),
                 (69, "", "qmqpd-tx: cannot flush mail queue - mail system is down\n"),
@@ -289,12 +253,12 @@ class FlushTests(Case):
         self.assertEqual(errors, 'qmqpd-tx: cannot flush queue ID - invalid name: "../x??[2J"\n')
 
 
-class UsageTests(Case):
+class UsageTests(QueueCase):
     """Wrong use of the command."""
 
     def test_action(self) -> None:
         """Exactly one action."""
-        for arguments in ((), ("-p", "-j"), ("-f", "-i", "ABC")):
+        for arguments in ((), ("-p", "-j"), ("-f", "-i", "ABC"), ("-s", "x", "-f"), ("--explain", "A", "-p")):
             status, output, errors = command(*self.arguments, *arguments)
             self.assertEqual((status, output), (64, ""))
             self.assertIn("exactly one of", errors)

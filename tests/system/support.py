@@ -22,16 +22,19 @@ class Destination:
 
     @ivar port: where it listens on 127.0.0.1.
     @ivar messages: what it has accepted.
+    @ivar recipients: for whom, each as often as it was accepted.
     @ivar waiting: how many messages wait for L{release}.
     """
 
-    def __init__(self, hold: bool = False) -> None:
+    def __init__(self, hold: bool = False, port: int = 0) -> None:
         """
         @param hold: whether to keep the final answer back until L{release}.
+        @param port: where to listen; any by default.
         """
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
         self.port: int = self._listener.getsockname()[1]
         self.messages: list[bytes] = []
+        self.recipients: list[str] = []
         self.waiting = 0
         self._released = threading.Event()
         if not hold:
@@ -55,10 +58,15 @@ class Destination:
 
     def _serve(self, client: socket.socket) -> None:
         lines = client.makefile("rb")
+        recipients: list[str] = []
         try:
             client.sendall(b"220 destination.test ESMTP\r\n")
             for line in lines:
                 verb = line[:4].upper()
+                if verb == b"MAIL":
+                    recipients = []
+                elif verb == b"RCPT":
+                    recipients.append(line.partition(b"<")[2].partition(b">")[0].decode())
                 if verb != b"DATA":
                     client.sendall(b"221 bye\r\n" if verb == b"QUIT" else b"250 ok\r\n")
                     continue
@@ -72,6 +80,7 @@ class Destination:
                 self._released.wait(60)
                 self.waiting -= 1
                 self.messages.append(message)
+                self.recipients += recipients
                 client.sendall(b"250 taken\r\n")
         except OSError:
             pass
