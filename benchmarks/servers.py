@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -62,10 +62,13 @@ class Ours:
 
     name = "qmqpd_tx"
 
-    def __init__(self, relayhost: str, profile: Path | None = None) -> None:
+    def __init__(
+        self, relayhost: str, profile: Path | None = None, settings: Mapping[str, str] | None = None
+    ) -> None:
         """
         @param relayhost: where all mail goes.
         @param profile: where cProfile's statistics are written when it stops.
+        @param settings: further main.cf parameters.
         """
         self.folder = scratch()
         self.spool = self.folder / "spool"
@@ -80,6 +83,7 @@ class Ours:
             "maillog_file": str(self._maillog),
             "maillog_file_prefixes": str(self.folder),
             "relayhost": relayhost,
+            **(settings or {}),
         }
         text = "".join(f"{name} = {value}\n" for name, value in parameters.items())
         (self.folder / "main.cf").write_text(text)
@@ -146,11 +150,12 @@ class Postfix:
 
     name = "Postfix"
 
-    def __init__(self, relayhost: str) -> None:
+    def __init__(self, relayhost: str, settings: Mapping[str, str] | None = None) -> None:
         """
         @param relayhost: where all mail goes.
+        @param settings: further main.cf parameters.
         """
-        self._postfix = PrivatePostfix({**SETTINGS, "relayhost": relayhost})
+        self._postfix = PrivatePostfix({**SETTINGS, "relayhost": relayhost, **(settings or {})})
         self.spool = self._postfix.spool
         self.port = self._postfix.port
 

@@ -25,13 +25,29 @@ LIBRARIES: Mapping[str, frozenset[str]] = {
     "address": frozenset({"tables"}),
     "bounce": frozenset({"address"}),
     "cleanup": frozenset({"address"}),
+    "flush": frozenset({"address", "tables", "spool.queueid"}),
     "transports": frozenset({"address"}),
-    "admin": frozenset({"address", "bounce.records", "config", "qmqp.client", "qmqp.send", "spool.inspect"}),
+    "admin": frozenset(
+        {
+            "address",
+            "bounce.records",
+            "config",
+            "maillog",
+            "qmqp.client",
+            "qmqp.send",
+            "spool.inspect",
+            "spool.offline",
+            "spool.queueid",
+        }
+    ),
 }
 """Which room may use which others: rooms, or single modules of them, that are pure libraries."""
 
 REACTOR = frozenset({"tap"})
 """Who may have the global reactor."""
+
+SIMULATED = frozenset({"config", "maillog", "qmgr", "spool.memory"})
+"""What the second composition root wires together; it is imported by nobody but its command."""
 
 COMPOSITION = frozenset({"intake", "mailsystem", "resolver", "startup", "tap"})
 """Who wires the rooms together: may import everything, and is imported by nobody else."""
@@ -107,6 +123,10 @@ def allowed(importer: str, imported: str) -> bool:
         return False
     if room == target:
         return True
+    if target == "simulate":
+        return importer == "admin.simulate"
+    if room == "simulate":
+        return any(imported == one or imported.startswith(one + ".") for one in SIMULATED)
     return any(
         imported == library or imported.startswith(library + ".") for library in LIBRARIES.get(room, ())
     )
@@ -252,6 +272,15 @@ class RuleTests(SynchronousTestCase):
     def test_tap_is_the_end(self) -> None:
         """Nobody imports tap, not even the composition's users."""
         self.assertEqual(len(self.found("admin", "from qmqpd_tx import tap")), 1)
+
+    def test_second_root(self) -> None:
+        """The simulator wires what the table says, and belongs to its command alone."""
+        self.assertTrue(allowed("simulate.world", "qmgr.service"))
+        self.assertFalse(allowed("simulate.world", "transports.registry"))
+        self.assertFalse(allowed("simulate.world", "spool.store"))
+        self.assertTrue(allowed("admin.simulate", "simulate.world"))
+        self.assertFalse(allowed("admin.main", "simulate.world"))
+        self.assertFalse(allowed("qmgr.service", "simulate.world"))
 
     def test_values_import_nobody(self) -> None:
         """A contract that knows a room is a breach."""
