@@ -3,7 +3,8 @@ What the queue manager costs a message, in memory: no disk, no network, an insta
 
 Run it as C{python -m benchmarks.qmgr [MESSAGES]}. It prints microseconds of one core a message: from
 C{arrived} to the removal, the log events emitted and thrown away; the same for one message with many
-recipients; and the scheduler alone.
+recipients; and the schedulers alone, with little and with much in the queue: the figures of one line should
+be alike.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from zope.interface import implementer
 from qmqpd_tx.config import config_from_text
 from qmqpd_tx.interfaces import DeliveryRequest, IBounces, IDeliveryTransport, IRouter, IStoredMessage
 from qmqpd_tx.message import Envelope, Recipient, Route
+from qmqpd_tx.qmgr.scheduling.feedback import WindowSettings
+from qmqpd_tx.qmgr.scheduling.preemptive import PreemptiveScheduler
 from qmqpd_tx.qmgr.scheduling.roundrobin import RoundRobinScheduler
 from qmqpd_tx.qmgr.scheduling.settings import TransportSettings
 from qmqpd_tx.qmgr.service import QueueManager
@@ -94,7 +97,8 @@ def world(relayhost: str | None) -> tuple[FastClock, MemoryMailQueue, QueueManag
     queue = MemoryMailQueue()
     queue.start()
     manager = QueueManager(
-        config=config_from_text("myhostname = bench.test\n"),
+        # All of the time: with a share of it, most of the mail is still waiting at the end.
+        config=config_from_text("myhostname = bench.test\nqmgr_intake_share = 100\n"),
         clock=clock,
         queue=queue,
         router=Relay(relayhost),
@@ -145,24 +149,69 @@ def measure(relayhost: str | None, messages: int, recipients: int) -> float:
     return best / (messages * recipients) * 1e6
 
 
-def measure_scheduler(entries: int, destinations: int) -> float:
+SCHEDULERS = (PreemptiveScheduler, RoundRobinScheduler)
+Scheduler = PreemptiveScheduler | RoundRobinScheduler
+ONE = [Recipient(b"u@d.test", b"u@d.test", 0)]
+
+
+def put(scheduler: Scheduler, job: int, nexthop: str) -> None:
+    """A message of one recipient."""
+    scheduler.begin(job, 0.0, 1)
+    scheduler.refilled(job, 1, False, 0.0)
+    scheduler.add(job, "smtp", nexthop, ONE, 0.0)
+
+
+def measure_queued(kind: Callable[..., Scheduler], queued: int, destinations: int) -> float:
     """
-    @return: microseconds for an add, a next and a done.
+    @return: microseconds for a message of one recipient, from C{begin} to C{end}, with so many in the queue.
     """
-    recipient = [Recipient(b"u@d.test", b"u@d.test", 0)]
     best = float("inf")
+    steps = 10000
+    names = [f"d{number}" for number in range(destinations)]
     for _ in range(ROUNDS):
-        scheduler = RoundRobinScheduler(lambda name: TransportSettings())
+        scheduler = kind(lambda name: TransportSettings())
+        for number in range(queued):
+            put(scheduler, number, names[number % destinations])
+        gc.collect()
         began = time.perf_counter()
-        for n in range(entries):
-            scheduler.add(n, "smtp", f"d{n % destinations}", recipient, 0.0)
-        done = 0
-        while (entry := scheduler.next(0.0)) is not None:
+        for number in range(queued, queued + steps):
+            put(scheduler, number, names[number % destinations])
+            entry = scheduler.next(0.0)
+            assert entry is not None
             scheduler.done(entry, None, 0.0)
-            done += 1
+            scheduler.end(entry.job, 0.0)
         best = min(best, time.perf_counter() - began)
-        assert done == entries
-    return best / entries * 1e6
+    return best / steps * 1e6
+
+
+def measure_mailing(kind: Callable[..., Scheduler], queued: int, domains: int) -> float:
+    """
+    @return: microseconds a delivery of a message of 10000 recipients, with so many single ones behind it
+        that may overtake it.
+    """
+    best = float("inf")
+    batch = [Recipient(b"u%d@d%d.test" % (n, n % domains), b"", n) for n in range(10000)]
+    for _ in range(ROUNDS):
+        scheduler = kind(lambda name: TransportSettings(WindowSettings(limit=0), recipient_limit=2))
+        scheduler.begin(-1, 0.0, len(batch))
+        scheduler.refilled(-1, len(batch), False, 0.0)
+        for domain in range(domains):
+            scheduler.add(-1, "smtp", f"d{domain}.test", batch[domain::domains], 0.0)
+        for number in range(queued):
+            put(scheduler, number, f"e{number}.test")
+        # Those behind get into the order of candidates a few at a time, once.
+        for _ in range(queued // 100):
+            entry = scheduler.next(1.0)
+            assert entry is not None
+            scheduler.done(entry, None, 1.0)
+        gc.collect()
+        began = time.perf_counter()
+        steps = 0
+        while steps < 3000 and (entry := scheduler.next(1.0)) is not None:
+            scheduler.done(entry, None, 1.0)
+            steps += 1
+        best = min(best, (time.perf_counter() - began) / steps)
+    return best * 1e6
 
 
 def main(write: Callable[[str], object] = print) -> None:
@@ -174,9 +223,20 @@ def main(write: Callable[[str], object] = print) -> None:
     write(f"{count} messages of one recipient, by domain: {measure(None, count, 1):.1f} us/message")
     many = max(1, count // 1000)
     write(f"{many} messages of 10000 recipients, by domain: {measure(None, many, 10000):.1f} us/recipient")
-    for destinations in (1, 100, count):
-        cost = measure_scheduler(count, destinations)
-        write(f"scheduler, {count} entries to {destinations} destinations: {cost:.2f} us/entry")
+    sizes = (10, 10_000, 100_000)
+    heads = ", ".join(f"{size:,}" for size in sizes)
+    for kind in SCHEDULERS:
+        name = kind.__name__
+        one = [f"{measure_queued(kind, size, 1):.1f}" for size in sizes]
+        write(f"{name}, {heads} messages waiting, one destination: {', '.join(one)} us/message")
+        own = [f"{measure_queued(kind, size, size):.1f}" for size in sizes]
+        write(f"{name}, {heads} messages waiting, to as many destinations: {', '.join(own)} us/message")
+        for domains in (1, 5000):
+            mailing = [f"{measure_mailing(kind, size, domains):.1f}" for size in sizes]
+            write(
+                f"{name}, 10,000 recipients of {domains} domains, {heads} messages behind: "
+                f"{', '.join(mailing)} us/delivery"
+            )
 
 
 if __name__ == "__main__":

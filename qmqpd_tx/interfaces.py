@@ -383,8 +383,8 @@ class IMailQueue(Interface):
 
     def when_due(queue_id: QueueID) -> float | None:
         """
-        @return: when a deferred message is due, POSIX seconds, from the index in memory; L{None} when it is not
-            in there.
+        @return: when a deferred message is due, POSIX seconds, from the index in memory; L{None} when it is
+            not in there.
         """
 
     def waiting() -> Any:
@@ -618,10 +618,10 @@ class IDeliveryTransport(Interface):
 
     def deliver(request: DeliveryRequest) -> Any:
         """
-        Try to deliver. A Deferred that fails means a bug in the transport: the recipients are
-        deferred with 4.3.0 and the transport is throttled for C{transport_retry_time}. Cancelling it
-        ends the attempt: recipients whose delivery is already certain are reported as such, the
-        others as deferred.
+        Try to deliver. A Deferred that fails means a bug in the transport, and so does anything that is
+        no Deferred, or gives no report: the recipients are deferred with 4.3.0 and the transport is
+        throttled for C{transport_retry_time}. Cancelling it ends the attempt: recipients whose
+        delivery is already certain are reported as such, the others as deferred.
 
         @return: a Deferred that gives a L{DeliveryReport<qmqpd_tx.status.DeliveryReport>}.
         """

@@ -21,14 +21,12 @@ from twisted.internet.interfaces import IReactorTime
 
 from qmqpd_tx.interfaces import IMailQueue, IRouter, IStoredMessage, MessageNotFound, SpoolError
 from qmqpd_tx.message import Queue, QueueID, Recipient, RecipientSlice, Route
-from qmqpd_tx.qmgr.active import Admission
 from qmqpd_tx.qmgr.chores import Chores
 from qmqpd_tx.qmgr.deliver import Deliveries
 from qmqpd_tx.qmgr.explanation import Explanation, LastStatus, Reason, RecipientExplanation, Waiting
-from qmqpd_tx.qmgr.job import ActiveQueue, Job, Wish
-from qmqpd_tx.qmgr.recipients import RecipientReader
-from qmqpd_tx.qmgr.scheduling.control import IQueueScheduler, Wait, WaitingEntry
-from qmqpd_tx.qmgr.scheduling.settings import RecipientLimits
+from qmqpd_tx.qmgr.job import ActiveQueue, Job
+from qmqpd_tx.qmgr.scheduling.control import IQueueScheduler
+from qmqpd_tx.qmgr.waits import Waits, job_waits
 from qmqpd_tx.status import Outcome
 
 LIMIT: Final = 1000
@@ -36,15 +34,6 @@ LIMIT: Final = 1000
 
 _STATUS_LIMIT: Final = 20000
 """The last status is looked up for messages with up to so many recipients: the log is read as a whole."""
-
-
-_WAITS: Final[Mapping[Wait, Reason]] = {
-    Wait.TURN: Reason.TURN,
-    Wait.WINDOW: Reason.WINDOW,
-    Wait.PROCESSES: Reason.PROCESSES,
-    Wait.DESTINATION_RATE: Reason.DESTINATION_RATE,
-    Wait.TRANSPORT_RATE: Reason.TRANSPORT_RATE,
-}
 
 
 class RememberedStatus(Protocol):
@@ -87,43 +76,31 @@ class Explainer:
         clock: IReactorTime,
         router: IRouter,
         active: ActiveQueue,
-        admission: Admission,
         chores: Chores,
         scheduler: IQueueScheduler,
         deliveries: Deliveries,
-        reader: RecipientReader,
+        waits: Waits,
         remembered: Remembered | None,
-        process_limit: Callable[[str], int],
-        next_run: Callable[[float], float],
-        limits: Callable[[], RecipientLimits],
     ) -> None:
         """
         @param queue: the store.
         @param router: says where those would go that are not active.
         @param active: the active messages.
-        @param admission: knows who waits to become active.
         @param chores: limits how long anything is waited for.
-        @param scheduler: knows what waits, and what for.
+        @param scheduler: knows what waits.
         @param deliveries: knows what is under way.
-        @param reader: knows which transports are deferred.
+        @param waits: says what for.
         @param remembered: tells the last statuses of a message.
-        @param process_limit: how many deliveries a transport may run, 0 for any number.
-        @param next_run: when the first queue run at or after a time is.
-        @param limits: how many recipients may be in memory.
         """
         self._queue = queue
         self._clock = clock
         self._router = router
         self._active = active
-        self._admission = admission
         self._chores = chores
         self._scheduler = scheduler
         self._deliveries = deliveries
-        self._reader = reader
+        self._waits = waits
         self._remembered = remembered
-        self._process_limit = process_limit
-        self._next_run = next_run
-        self._limits = limits
 
     async def explain(self, queue_id: QueueID, limit: int = LIMIT) -> Explanation:
         """
@@ -165,7 +142,7 @@ class Explainer:
                 for recipient in entry.recipients:
                     waits[recipient.position] = (entry.destination.transport, entry.nexthop, waiting)
         for held in self._scheduler.waiting(job, now):
-            waiting = self._entry(held)
+            waiting = self._waits.scheduled(held)
             for recipient in held.entry.recipients:
                 waits[recipient.position] = (held.entry.destination.transport, held.entry.nexthop, waiting)
         found: list[RecipientExplanation] = []
@@ -184,7 +161,7 @@ class Explainer:
         more = more or len(job.todo) + len(job.deferred) > limit
         position_read = job.next_position
         if position_read is not None and len(found) < limit:
-            unread = self._unread()
+            unread = self._waits.unread()
             rest: RecipientSlice = await message.recipients(position_read, limit - len(found))
             for recipient in rest.recipients:
                 last = statuses.get((recipient.address, recipient.original))
@@ -196,36 +173,7 @@ class Explainer:
             more = more or rest.next_position is not None
         elif position_read is not None:
             more = True
-        return self._whole(message, job.queue, found, more, _job_waits(job))
-
-    def _entry(self, held: WaitingEntry) -> Waiting:
-        reason = _WAITS[held.wait]
-        behind = held.behind.queue_id if held.behind is not None else None
-        transport = held.entry.destination.transport
-        limit = held.window
-        if held.wait is Wait.TURN:
-            text = f"{held.ahead} deliveries to this destination are before it"
-            if behind is not None:
-                text = f"behind {behind}; {text}"
-        elif held.wait is Wait.WINDOW:
-            text = f"{held.busy} of {held.window} deliveries to this destination are under way"
-        elif held.wait is Wait.PROCESSES:
-            limit = self._process_limit(transport)
-            text = f"{transport} runs as many deliveries as it may: {limit}"
-        elif held.wait is Wait.DESTINATION_RATE:
-            text = "the pause after the last delivery to this destination is not over"
-        else:
-            text = f"the pause after the last delivery by {transport} is not over"
-        return Waiting(
-            reason, text, until=held.until, behind=behind, ahead=held.ahead, busy=held.busy, limit=limit
-        )
-
-    def _unread(self) -> Waiting:
-        limits = self._limits()
-        text = "it has more recipients than are read at a time"
-        if self._scheduler.recipients() >= limits.limit:
-            text = f"as many recipients are in memory as qmgr_message_recipient_limit = {limits.limit} allows"
-        return Waiting(Reason.UNREAD, text, busy=self._scheduler.recipients(), limit=limits.limit)
+        return self._whole(message, job.queue, found, more, job_waits(job))
 
     # --- not active ------------------------------------------------------------------------------------
 
@@ -233,29 +181,7 @@ class Explainer:
         queue_id: QueueID = message.queue_id
         statuses = await self._statuses(queue_id, message.recipient_count)
         found: RecipientSlice = await message.recipients(None, limit)
-        now = self._clock.seconds()
-        waits: list[Waiting] = []
-        attempt: float | None = None
-        if where is Queue.DEFERRED:
-            due = self._queue.when_due(queue_id)
-            if due is not None and due > now:
-                attempt = self._next_run(due)
-                text = "it has failed before, and is tried again after a while"
-                waits.append(Waiting(Reason.BACKOFF, text, until=attempt))
-            else:
-                attempt = self._next_run(now)
-                waits.append(Waiting(Reason.QUEUE_RUN, "its time has come", until=attempt))
-        elif where is Queue.HOLD:
-            waits.append(Waiting(Reason.HOLD, "it is on hold until somebody releases it"))
-        elif where is Queue.CORRUPT:
-            waits.append(
-                Waiting(Reason.CORRUPT, "its file was damaged; look at it, and requeue or delete it")
-            )
-        else:
-            waits.append(Waiting(Reason.QUEUE_RUN, "it is about to become active", until=self._next_run(now)))
-        if where in (Queue.DEFERRED, Queue.INCOMING) and self._admission.full():
-            text = f"the active queue has as many messages as it may: {self._admission.limit}"
-            waits.insert(0, Waiting(Reason.ACTIVE_LIMIT, text, limit=self._admission.limit))
+        waits, attempt = self._waits.stored(queue_id, where)
         explained = [
             await self._explain_one(message, recipient, statuses, attempt, waits)
             for recipient in found.recipients
@@ -278,7 +204,7 @@ class Explainer:
             )
         if last is None:
             last = statuses.get((route.recipient, recipient.original))
-        more = self._destination(route)
+        more = self._waits.destination(route)
         return RecipientExplanation(
             route.recipient,
             recipient.original,
@@ -298,26 +224,6 @@ class Explainer:
             # It would be deferred for that; the log will say why.
             return None
         return route
-
-    def _destination(self, route: Route) -> list[Waiting]:
-        """What would keep it back if it became active now."""
-        now = self._clock.seconds()
-        scheduler = self._scheduler
-        waits: list[Waiting] = []
-        key = route.nexthop
-        if scheduler.per_recipient(route.transport):
-            key = route.recipient.decode("latin-1")
-        failure = scheduler.dead(route.transport, key, now)
-        status = scheduler.destination(route.transport, key, now)
-        until = status.resumes if status is not None else None
-        if failure is not None:
-            suspended = failure.text.startswith("delivery temporarily suspended")
-            reason = Reason.DEAD_DESTINATION if suspended else Reason.DEAD_TRANSPORT
-            waits.append(Waiting(reason, failure.text, until=until))
-        if self._reader.deferred_transport(route.transport):
-            text = f"{route.transport} is in defer_transports: it waits for a flush"
-            waits.append(Waiting(Reason.DEFER_TRANSPORTS, text))
-        return waits
 
     # --- both ----------------------------------------------------------------------------------------
 
@@ -357,12 +263,3 @@ def _tried(outcome: Outcome) -> RecipientExplanation:
     waiting = Waiting(Reason.OTHERS, "it was tried; the message is deferred when the others were tried, too")
     last = LastStatus(outcome.dsn, outcome.text, outcome.relay)
     return RecipientExplanation(recipient.address, recipient.original, None, None, last, None, [waiting])
-
-
-def _job_waits(job: Job) -> Sequence[Waiting]:
-    if job.wish is not Wish.NONE:
-        text = f"to {job.wish.name.lower()} it, when the deliveries under way have ended"
-        return [Waiting(Reason.OPERATOR, text)]
-    if job.finishing:
-        return [Waiting(Reason.RECORD, "everybody was tried; the outcome is being recorded")]
-    return []

@@ -22,12 +22,12 @@ from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import IBounces, IConfig, IFlush, IMailQueue
 from qmqpd_tx.message import Queue, RecipientState
 from qmqpd_tx.qmgr.chores import Chores, TimeLimitExceeded
-from qmqpd_tx.qmgr.deliver import Deliveries
 from qmqpd_tx.qmgr.job import ActiveQueue, Job, Trouble, Wish
 from qmqpd_tx.qmgr.lines import log_deleted, log_expired, log_removed
 from qmqpd_tx.qmgr.requeue import Requeuer
 from qmqpd_tx.qmgr.scheduling.backoff import RetryPolicy
 from qmqpd_tx.qmgr.scheduling.control import IQueueScheduler
+from qmqpd_tx.qmgr.settle import Settler
 from qmqpd_tx.status import Action, Outcome
 
 log = Logger(namespace="qmqpd_tx.qmgr")
@@ -48,11 +48,12 @@ class Finisher:
         bounces: IBounces,
         active: ActiveQueue,
         chores: Chores,
-        deliveries: Deliveries,
         scheduler: IQueueScheduler,
+        settler: Settler,
         requeuer: Requeuer,
         random: Random,
         flush: IFlush | None,
+        check: Callable[[Job], None],
         wake: Callable[[], None],
     ) -> None:
         """
@@ -60,11 +61,12 @@ class Finisher:
         @param queue: the store.
         @param bounces: remembers and tells what went wrong.
         @param active: where messages leave.
-        @param deliveries: marks recipients.
         @param scheduler: is told who leaves.
+        @param settler: marks recipients.
         @param requeuer: hands over again what an operator wants requeued.
         @param random: spreads retries (C{deferred_retry_jitter}).
         @param flush: remembers which message waits for which site.
+        @param check: called with a message whose work may have ended.
         @param wake: called when there is room in the active queue.
         """
         self._queue = queue
@@ -72,11 +74,12 @@ class Finisher:
         self._bounces = bounces
         self._active = active
         self._chores = chores
-        self._deliveries = deliveries
         self._scheduler = scheduler
+        self._settler = settler
         self._requeuer = requeuer
         self._random = random
         self._flush = flush
+        self._check = check
         self._wake = wake
         self.reconfigure(config)
 
@@ -115,7 +118,7 @@ class Finisher:
     async def _remember_some(self, job: Job) -> None:
         await self._remember(job)
         job.busy -= 1
-        self._deliveries.check(job)
+        self._check(job)
 
     async def _remember(self, job: Job) -> None:
         """
@@ -133,7 +136,7 @@ class Finisher:
             if await self._try(job, "bounce log", self._bounces.bounced, job.message, failed):
                 job.bounced = True
                 recipients = [outcome.recipient for outcome in outcomes]
-                self._deliveries.mark(job, recipients, RecipientState.BOUNCED)
+                self._settler.mark(job, recipients, RecipientState.BOUNCED)
                 return
             job.expired = False
         await self._try(job, "defer log", self._bounces.deferred, job.message, outcomes)

@@ -81,6 +81,13 @@ class HungDeliveries:
         limit = self._process_limit(transport)
         return bool(limit) and self.deliveries.get(transport, 0) >= limit
 
+    def slots(self, transport: str) -> int:
+        """
+        @return: how many deliveries a transport may run beside those that hang, at least 1; 0 for any number.
+        """
+        limit = self._process_limit(transport)
+        return max(1, limit - self.deliveries.get(transport, 0)) if limit else 0
+
     def ended(self, entry: Entry) -> None:
         """
         One has ended after all.

@@ -2,9 +2,9 @@
 The active queue: what is known in memory of each message that is being delivered.
 
 Plain state, no behaviour beyond bookkeeping; the verbs are in L{active<qmqpd_tx.qmgr.active>},
-L{deliver<qmqpd_tx.qmgr.deliver>} and L{finish<qmqpd_tx.qmgr.finish>}. Nothing here is durable: the queue
-file is the truth, and a crash brings the message back from C{active} with the recipients that are not
-marked done.
+L{recipients<qmqpd_tx.qmgr.recipients>}, L{deliver<qmqpd_tx.qmgr.deliver>}, L{settle<qmqpd_tx.qmgr.settle>}
+and L{finish<qmqpd_tx.qmgr.finish>}. Nothing here is durable: the queue file is the truth, and a crash brings
+the message back from C{active} with the recipients that are not marked done.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """
 What an operator may do to messages while the service runs: hold, release, requeue and delete.
 
-Takes queue ids, or C{ALL} of a queue in bounded slices; fails with L{MessageNotFound} when there is no such
-message in the queues in question. Answers to postsuper(1): its default queues, its log lines, its meaning.
+Takes queue ids, one a call; fails with L{MessageNotFound} when there is no such message in the queues in
+question. What is on hold is not held again, and nothing else is released. Answers to postsuper(1): its
+default queues, its log lines, its meaning.
 
 On an active message: nothing more of it is read and no delivery is begun; deliveries under way go on, and
 count: who gets it is marked. A message to be held goes to C{hold} at once, before those deliveries end, so
@@ -17,10 +18,9 @@ A message that is on its way out of the queue, and only waits for the store to d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Final
 
-from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
 
 from qmqpd_tx.events import Logger
@@ -28,7 +28,6 @@ from qmqpd_tx.interfaces import (
     IBounces,
     IMailQueue,
     IntakeError,
-    IQueueScan,
     IStoredMessage,
     MessageNotFound,
     SpoolError,
@@ -43,19 +42,14 @@ from qmqpd_tx.qmgr.scheduling.control import IQueueScheduler
 
 log = Logger(namespace="qmqpd_tx.postsuper")
 
-HOLD_FROM: Final = (Queue.INCOMING, Queue.ACTIVE, Queue.DEFERRED)
+_HOLD_FROM: Final = (Queue.INCOMING, Queue.ACTIVE, Queue.DEFERRED)
 """Where messages are held by default."""
 
-RELEASE_FROM: Final = (Queue.HOLD,)
-"""Where messages are released by default."""
+_RELEASE_FROM: Final = (Queue.HOLD,)
+"""Where messages are released."""
 
-REMOVE_FROM: Final = (Queue.HOLD, Queue.INCOMING, Queue.ACTIVE, Queue.DEFERRED)
+_REMOVE_FROM: Final = (Queue.HOLD, Queue.INCOMING, Queue.ACTIVE, Queue.DEFERRED)
 """Where messages are deleted and requeued by default."""
-
-SLICE: Final = 100
-"""How many messages are in hand at a time when it is about all of them."""
-
-_Action = Callable[[QueueID, Queue | None], Coroutine[Deferred[Any], Any, None]]
 
 
 class Operator:
@@ -99,10 +93,12 @@ class Operator:
         Keep a message from being delivered until it is released.
 
         @param queue: only if it is there.
-        @raise MessageNotFound: there is none.
+        @raise MessageNotFound: there is none, or it is in hold.
         @raise SpoolError: the store failed.
         """
-        sources = HOLD_FROM if queue is None else (queue,)
+        if queue is Queue.HOLD:
+            raise MessageNotFound(f"{queue_id}: what is in hold is on hold already")
+        sources = _HOLD_FROM if queue is None else (queue,)
         job = await self._active_job(queue_id, sources)
         if job is not None:
             await self._put(job, Wish.HOLD, Queue.HOLD)
@@ -114,17 +110,18 @@ class Operator:
         """
         Let a message on hold be delivered again: it is deferred, and due when it was due before.
 
-        @param queue: where to look for it instead of C{hold}.
+        @param queue: C{hold}, or L{None}, which is the same.
         @raise MessageNotFound: there is none.
         @raise SpoolError: the store failed.
         """
-        sources = RELEASE_FROM if queue is None else (queue,)
-        job = await self._active_job(queue_id, sources)
+        if queue is not None and queue is not Queue.HOLD:
+            raise MessageNotFound(f"{queue_id}: what is in {queue.value} is not on hold")
+        job = await self._active_job(queue_id, _RELEASE_FROM)
         if job is not None:
             # Its last deliveries have not ended yet. A crash brings it back from active.
             await self._put(job, Wish.RELEASE, Queue.ACTIVE)
         else:
-            await self._move(queue_id, sources, Queue.DEFERRED)
+            await self._move(queue_id, _RELEASE_FROM, Queue.DEFERRED)
         log.info("{queue_id}: released from hold", queue_id=queue_id)
 
     async def requeue(self, queue_id: QueueID, queue: Queue | None = None) -> None:
@@ -135,7 +132,7 @@ class Operator:
         @raise MessageNotFound: there is none, or everybody has it by now.
         @raise SpoolError: the store failed, or cleanup refused it; it stays in the queue.
         """
-        sources = REMOVE_FROM if queue is None else (queue,)
+        sources = _REMOVE_FROM if queue is None else (queue,)
         job = await self._active_job(queue_id, sources)
         if job is None:
             await self._requeue(queue_id, sources)
@@ -158,48 +155,12 @@ class Operator:
         @raise MessageNotFound: there is none.
         @raise SpoolError: the store failed.
         """
-        sources = REMOVE_FROM if queue is None else (queue,)
+        sources = _REMOVE_FROM if queue is None else (queue,)
         job = await self._active_job(queue_id, sources)
         if job is not None:
             await self._put(job, Wish.DELETE, Queue.HOLD)
         else:
             await self._delete(queue_id, sources)
-
-    async def every(self, action: _Action, queues: Sequence[Queue]) -> int:
-        """
-        Do the same to all messages of some queues, a slice at a time. A message that changes its queue
-        meanwhile may be missed.
-
-        @param action: one of the other methods.
-        @return: to how many it was done. What fails is logged.
-        """
-        count = 0
-        # Until the store is recovered, messages of the run before are in active, and go to incoming.
-        await self._queue.recovered().addErrback(lambda _: None)
-        # What is active last: it may have come from the other queues meanwhile.
-        for queue in sorted(queues, key=lambda queue: queue is Queue.ACTIVE):
-            scan: IQueueScan = self._queue.scan(queue)
-            while entries := await scan.next(SLICE):
-                done = [Deferred.fromCoroutine(self._one(action, entry.queue_id, queue)) for entry in entries]
-                count += sum(await gatherResults(done))
-                await self._pause()
-        return count
-
-    async def _one(self, action: _Action, queue_id: QueueID, queue: Queue) -> int:
-        try:
-            await action(queue_id, queue)
-        except MessageNotFound:
-            return 0
-        except SpoolError as problem:
-            log.warn("{queue_id}: {reason}", queue_id=queue_id, reason=str(problem))
-            return 0
-        return 1
-
-    def _pause(self) -> Deferred[None]:
-        """Let others have the reactor."""
-        pause: Deferred[None] = Deferred(lambda _: call.cancel())
-        call = self._clock.callLater(0, pause.callback, None)
-        return pause
 
     async def _active_job(self, queue_id: QueueID, sources: Sequence[Queue]) -> Job | None:
         """

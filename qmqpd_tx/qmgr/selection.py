@@ -9,13 +9,17 @@ names the line and the remedy. Answers to master(5), qmgr(8) and oqmgr(8).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol
 
 from qmqpd_tx.interfaces import ConfigError
+from qmqpd_tx.qmgr.scheduling.control import IQueueScheduler
 from qmqpd_tx.qmgr.scheduling.preemptive import PreemptiveScheduler
 from qmqpd_tx.qmgr.scheduling.roundrobin import RoundRobinScheduler
-from qmqpd_tx.qmgr.service import MakeScheduler
+from qmqpd_tx.qmgr.scheduling.settings import RecipientLimits, TransportSettings
+
+MakeScheduler = Callable[[Callable[[str], TransportSettings], RecipientLimits], IQueueScheduler]
+"""Makes a scheduler from what gives a transport's settings by its name, and the limits for all."""
 
 SERVICE: Final = "qmgr"
 """The service column of the line."""

@@ -1,8 +1,9 @@
 """
 The queue manager.
 
-L{QueueManager} puts the parts of this room to work: messages come in by L{QueueManager.arrived}, by a trigger
-or by a scan; they leave delivered, returned, deferred or saved.
+L{QueueManager} is the service: its start, its stop, and what others may ask of it. Messages come in by
+L{QueueManager.arrived}, by a trigger or by a scan; they leave delivered, returned, deferred or saved. The
+work is done by the parts of this room (L{parts<qmqpd_tx.qmgr.parts>}), in L{turns<qmqpd_tx.qmgr.turns>}.
 
 Durable state is the store's and the bounce service's alone; what is in memory here can be lost at any
 moment, and start-up recovery brings it back from C{active}. Nothing raises into the reactor: what fails is
@@ -11,15 +12,13 @@ logged and contained. Answers to qmgr(8).
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any, TypeVar
 
-from attrs import frozen
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from qmqpd_tx.events import Logger
@@ -35,68 +34,19 @@ from qmqpd_tx.interfaces import (
     SpoolError,
 )
 from qmqpd_tx.message import Queue, QueueID
-from qmqpd_tx.qmgr.active import Admission
-from qmqpd_tx.qmgr.chores import Chores
-from qmqpd_tx.qmgr.clog import ClogWarnings
 from qmqpd_tx.qmgr.deadlines import CANCEL_SECONDS
-from qmqpd_tx.qmgr.deliver import Deliveries, ITransports
-from qmqpd_tx.qmgr.explain import LIMIT, Explainer, Remembered
+from qmqpd_tx.qmgr.deliver import ITransports
+from qmqpd_tx.qmgr.explain import LIMIT, Remembered
 from qmqpd_tx.qmgr.explanation import Explanation
-from qmqpd_tx.qmgr.finish import Finisher
-from qmqpd_tx.qmgr.job import ActiveQueue, Job
-from qmqpd_tx.qmgr.operator import HOLD_FROM, RELEASE_FROM, REMOVE_FROM, Operator
-from qmqpd_tx.qmgr.recipients import RecipientReader
-from qmqpd_tx.qmgr.requeue import Requeuer
-from qmqpd_tx.qmgr.scheduling.control import DestinationStatus, IQueueScheduler
+from qmqpd_tx.qmgr.inventory import QueueStatus, take_inventory
+from qmqpd_tx.qmgr.parts import Parts
 from qmqpd_tx.qmgr.scheduling.preemptive import PreemptiveScheduler
-from qmqpd_tx.qmgr.scheduling.settings import RecipientLimits, TransportSettings, read_settings
+from qmqpd_tx.qmgr.selection import MakeScheduler
 from qmqpd_tx.qmgr.triggers import Triggers
-from qmqpd_tx.qmgr.turns import Turns
 
 log = Logger(namespace="qmqpd_tx.qmgr")
 
 T = TypeVar("T")
-
-MakeScheduler = Callable[[Callable[[str], TransportSettings], RecipientLimits], IQueueScheduler]
-"""Makes a scheduler from what gives a transport's settings by its name, and the limits for all."""
-
-
-@frozen(slots=True)
-class ActiveMessage:
-    """
-    One active message, for tools.
-
-    @ivar queue_id: which.
-    @ivar size: bytes of content.
-    @ivar arrival_time: POSIX seconds.
-    @ivar sender: the envelope sender.
-    @ivar recipients: those in memory without an outcome.
-    @ivar unread: whether more recipients wait in the file.
-    """
-
-    queue_id: QueueID
-    size: int
-    arrival_time: float
-    sender: bytes
-    recipients: Sequence[bytes]
-    unread: bool
-
-
-@frozen(slots=True)
-class QueueStatus:
-    """
-    What the queue manager has in hand.
-
-    @ivar messages: the active messages.
-    @ivar destinations: the destinations with mail or with something to remember.
-    """
-
-    messages: Sequence[ActiveMessage]
-    destinations: Sequence[DestinationStatus]
-
-
-def _queues(queue: Queue | None, default: Sequence[Queue]) -> Sequence[Queue]:
-    return default if queue is None else (queue,)
 
 
 @implementer(IArrivals)
@@ -142,101 +92,29 @@ class QueueManager(Service):
         @param scheduler: makes the scheduler.
         """
         self._clock = clock
-        self._config = config
-        self._process_limit = process_limit
-        self._time_limit = time_limit
-        self._active = ActiveQueue()
-        self._turns = Turns(clock, config.integer("qmgr_intake_share") / 100)
-        self._chores = Chores(
-            clock, random, config.seconds("transport_retry_time"), config.seconds("qmgr_ipc_timeout")
-        )
-        self._requeuer = Requeuer(cleanup, self._active)
-        self._hung: Mapping[str, int] = {}
-        self._limits = RecipientLimits.from_config(config)
-        self._scheduler = scheduler(self._settings, self._limits)
-        self._deliveries = Deliveries(
+        self._parts = Parts(
             config=config,
-            queue=queue,
             clock=clock,
+            queue=queue,
+            router=router,
             transports=transports,
             bounces=bounces,
-            active=self._active,
-            chores=self._chores,
-            scheduler=self._scheduler,
-            check=self._check,
-            wake=self._turns.wake,
-            time_limit=self._delivery_time,
-            process_limit=self._processes,
-            slots_changed=self._adopt_settings,
-        )
-        self._hung = self._deliveries.hung.deliveries
-        self._finisher = Finisher(
-            config=config,
-            queue=queue,
-            clock=clock,
-            bounces=bounces,
-            active=self._active,
-            chores=self._chores,
-            deliveries=self._deliveries,
-            scheduler=self._scheduler,
-            requeuer=self._requeuer,
             random=random,
+            process_limit=process_limit,
+            time_limit=time_limit,
+            cleanup=cleanup,
             flush=flush,
-            wake=self._turns.wake,
-        )
-        self._clog = ClogWarnings(
-            config=config, active=self._active, scheduler=self._scheduler, settings=self._settings
-        )
-        self._reader = RecipientReader(
-            config=config,
-            queue=queue,
-            clock=clock,
-            router=router,
-            active=self._active,
-            chores=self._chores,
-            scheduler=self._scheduler,
-            deliveries=self._deliveries,
-            clog=self._clog,
-            check=self._check,
-            wake=self._turns.wake,
-        )
-        self._admission = Admission(
-            queue=queue,
-            clock=clock,
-            active=self._active,
-            chores=self._chores,
-            limit=config.integer("qmgr_message_active_limit"),
-            admitted=self._reader.begin,
-            wake=self._turns.wake,
-        )
-        self._operator = Operator(
-            queue=queue,
-            clock=clock,
-            bounces=bounces,
-            active=self._active,
-            admission=self._admission,
-            chores=self._chores,
-            scheduler=self._scheduler,
-            requeuer=self._requeuer,
-            check=self._check,
-        )
-        self._explainer = Explainer(
-            queue=queue,
-            clock=clock,
-            router=router,
-            active=self._active,
-            admission=self._admission,
-            chores=self._chores,
-            scheduler=self._scheduler,
-            deliveries=self._deliveries,
-            reader=self._reader,
             remembered=remembered,
-            process_limit=self._processes,
-            next_run=self._next_run,
-            limits=lambda: self._limits,
+            scheduler=scheduler,
         )
-        self._run_call: IDelayedCall | None = None
-        self._read_times()
+        self._active = self._parts.active
+        self._admission = self._parts.admission
+        self._chores = self._parts.chores
+        self._deliveries = self._parts.deliveries
+        self._operator = self._parts.operator
+        self._scheduler = self._parts.scheduler
+        self._turns = self._parts.turns
+        self._shutdown_limit = config.seconds("qmgr_shutdown_time_limit")
 
     def startService(self) -> None:
         """
@@ -244,9 +122,9 @@ class QueueManager(Service):
         """
         super().startService()  # type: ignore[no-untyped-call]
         self._turns.start(
-            self._admission.step, self._deliveries.step, self._reader.step, self._scheduler.wakeup
+            self._admission.step, self._deliveries.step, self._parts.reader.step, self._scheduler.wakeup
         )
-        self._run()
+        self._parts.runs.start()
 
     def stopService(self) -> Deferred[None]:
         """
@@ -257,12 +135,10 @@ class QueueManager(Service):
         """
         super().stopService()  # type: ignore[no-untyped-call]
         self._turns.stop()
-        if self._run_call is not None:
-            self._run_call.cancel()
-            self._run_call = None
+        self._parts.runs.stop()
         self._chores.stop()
         self._deliveries.stop()
-        self._reader.close()
+        self._parts.resolver.close()
         self._admission.close()
         return Deferred.fromCoroutine(self._stop())
 
@@ -270,18 +146,8 @@ class QueueManager(Service):
         """
         Take a new configuration. Deliveries under way are not touched.
         """
-        self._config = config
-        self._turns.share.share = config.integer("qmgr_intake_share") / 100
-        self._read_times()
-        self._chores.retry_time = config.seconds("transport_retry_time")
-        self._chores.time_limit = config.seconds("qmgr_ipc_timeout")
-        self._admission.limit = config.integer("qmgr_message_active_limit")
-        self._reader.reconfigure(config)
-        self._deliveries.reconfigure(config)
-        self._finisher.reconfigure(config)
-        self._clog.reconfigure(config)
-        self._limits = RecipientLimits.from_config(config)
-        self._adopt_settings()
+        self._shutdown_limit = config.seconds("qmgr_shutdown_time_limit")
+        self._parts.reconfigure(config)
 
     def arrived(self, message: IStoredMessage) -> None:
         """
@@ -304,18 +170,15 @@ class QueueManager(Service):
         if triggers.ignore_times:
             self._admission.deferred.ignore_times()
         if triggers.flush_dead:
-            self._flush()
+            self._scheduler.flush()
+            # What the next scans bring in is not held back by defer_transports either.
+            self._admission.incoming.flush_next = True
+            self._admission.deferred.flush_next = True
+            self._turns.wake()
         if triggers.scan_deferred:
             self._admission.deferred.request()
         if triggers.scan_incoming:
             self._admission.incoming.request()
-
-    def _flush(self) -> None:
-        """Forget what is dead; and what the next scans bring in is not held back by C{defer_transports}."""
-        self._scheduler.flush()
-        self._admission.incoming.flush_next = True
-        self._admission.deferred.flush_next = True
-        self._turns.wake()
 
     def flush(self) -> None:
         """
@@ -350,7 +213,7 @@ class QueueManager(Service):
 
         @param queue: only if it is there; L{None}: incoming, active or deferred.
         @return: a Deferred that fires when it is on hold on disk; deliveries under way go on, and count.
-        @raise MessageNotFound: (failure) there is none.
+        @raise MessageNotFound: (failure) there is none; also when C{queue} is hold, where nothing is to do.
         @raise SpoolError: (failure) the store failed.
         """
         return self._operate(self._operator.hold(queue_id, queue))
@@ -360,7 +223,7 @@ class QueueManager(Service):
         Let a message on hold be delivered again (C{postsuper -H}): it is deferred, and due when it was due
         before.
 
-        @param queue: where to look for it instead of hold.
+        @param queue: hold, or L{None}, which is the same; nothing is released from anywhere else.
         @return: a Deferred that fires when that is so on disk.
         @raise MessageNotFound: (failure) there is none.
         @raise SpoolError: (failure) the store failed.
@@ -391,38 +254,6 @@ class QueueManager(Service):
         """
         return self._operate(self._operator.delete(queue_id, queue))
 
-    def hold_all(self, queue: Queue | None = None) -> Deferred[int]:
-        """
-        L{hold} all messages of a queue, or of incoming, active and deferred, a slice at a time.
-
-        @return: a Deferred that gives how many there were. What fails is logged.
-        """
-        return self._operate(self._operator.every(self._operator.hold, _queues(queue, HOLD_FROM)))
-
-    def release_all(self, queue: Queue | None = None) -> Deferred[int]:
-        """
-        L{release} all messages on hold, a slice at a time.
-
-        @return: as L{hold_all}.
-        """
-        return self._operate(self._operator.every(self._operator.release, _queues(queue, RELEASE_FROM)))
-
-    def requeue_all(self, queue: Queue | None = None) -> Deferred[int]:
-        """
-        L{requeue} all messages of a queue, or of hold, incoming, active and deferred, a slice at a time.
-
-        @return: as L{hold_all}.
-        """
-        return self._operate(self._operator.every(self._operator.requeue, _queues(queue, REMOVE_FROM)))
-
-    def delete_all(self, queue: Queue | None = None) -> Deferred[int]:
-        """
-        L{delete} all messages of a queue, or of hold, incoming, active and deferred, a slice at a time.
-
-        @return: as L{hold_all}.
-        """
-        return self._operate(self._operator.every(self._operator.delete, _queues(queue, REMOVE_FROM)))
-
     def explain(self, queue_id: QueueID, limit: int = LIMIT) -> Deferred[Explanation]:
         """
         Say what a message waits for.
@@ -432,21 +263,7 @@ class QueueManager(Service):
         @raise MessageNotFound: (failure) there is no such message.
         @raise SpoolError: (failure) it cannot be read.
         """
-        return self._operate(self._explainer.explain(queue_id, limit))
-
-    def _next_run(self, when: float) -> float:
-        """When the first queue run at or after some time is."""
-        call = self._run_call
-        if call is None or not call.active():
-            return when
-        first = call.getTime()
-        return first + max(0, math.ceil((when - first) / self._run_delay)) * self._run_delay
-
-    def _operate(self, work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
-        if not self.running:
-            work.close()
-            return fail(SpoolError("the queue manager is not running"))
-        return Deferred.fromCoroutine(work)
+        return self._operate(self._parts.explainer.explain(queue_id, limit))
 
     def recipients(self) -> int:
         """
@@ -458,61 +275,13 @@ class QueueManager(Service):
         """
         @return: what is in hand now.
         """
-        messages = [
-            ActiveMessage(
-                queue_id=job.queue_id,
-                size=job.message.size,
-                arrival_time=job.arrival_time,
-                sender=job.sender,
-                recipients=[recipient.address for recipient in job.todo.values()],
-                unread=job.next_position is not None,
-            )
-            for job in self._active.jobs.values()
-        ]
-        return QueueStatus(messages, list(self._scheduler.destinations(self._clock.seconds())))
+        return take_inventory(self._active, self._scheduler, self._clock.seconds())
 
-    def _read_times(self) -> None:
-        self._run_delay = self._config.seconds("queue_run_delay")
-        self._shutdown_limit = self._config.seconds("qmgr_shutdown_time_limit")
-
-    def _adopt_settings(self) -> None:
-        self._scheduler.reconfigure(self._settings, self._limits)
-        self._turns.wake()
-
-    def _settings(self, transport: str) -> TransportSettings:
-        return read_settings(self._config, transport, self._slots)
-
-    def _processes(self, transport: str) -> int:
-        """How many deliveries a transport may run, 0 for any number."""
-        if self._process_limit is None:
-            return self._config.integer("default_process_limit")
-        return self._process_limit(transport)
-
-    def _slots(self, transport: str) -> int:
-        """The same without those that deliveries which do not end hold for ever."""
-        limit = self._processes(transport)
-        return max(1, limit - self._hung.get(transport, 0)) if limit else 0
-
-    def _delivery_time(self, transport: str) -> float:
-        """How long a delivery may take, in seconds."""
-        if self._time_limit is None:
-            return self._config.seconds("daemon_timeout")
-        return self._time_limit(transport)
-
-    def _run(self) -> None:
-        """One queue run."""
-        self._run_call = self._clock.callLater(self._run_delay, self._run)
-        self._admission.incoming.request()
-        self._admission.deferred.request()
-
-    def _check(self, job: Job) -> None:
-        """See whether a message has come to its end."""
-        if job.finishing:
-            return
-        if self._finisher.remember(job):
-            return
-        if job.settled():
-            self._finisher.finish(job)
+    def _operate(self, work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
+        if not self.running:
+            work.close()
+            return fail(SpoolError("the queue manager is not running"))
+        return Deferred.fromCoroutine(work)
 
     async def _stop(self) -> None:
         if not await self._quiet(self._shutdown_limit):

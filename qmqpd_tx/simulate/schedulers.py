@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from qmqpd_tx.qmgr.scheduling.preemptive import PreemptiveScheduler
 from qmqpd_tx.qmgr.scheduling.roundrobin import RoundRobinScheduler
-from qmqpd_tx.qmgr.service import MakeScheduler
+from qmqpd_tx.qmgr.selection import MakeScheduler
 
 
 def scheduler_named(name: str) -> MakeScheduler:

@@ -32,6 +32,7 @@ class World:  # type: ignore[misc]
     @ivar queues: where each message is.
     @ivar slow: what those wait for that do not end at once.
     @ivar changed: what was done.
+    @ivar recovery: fires when the queue is recovered.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -40,6 +41,7 @@ class World:  # type: ignore[misc]
         self.slow: dict[QueueID, Deferred[None]] = {}
         self.broken: set[QueueID] = set()
         self.changed: list[tuple[str, QueueID]] = []
+        self.recovery: Deferred[Any] = succeed(None)
 
     def action(self, name: str) -> Callable[[QueueID, Queue | None], Any]:
         """
@@ -67,6 +69,10 @@ class World:  # type: ignore[misc]
                 )
 
         return act
+
+    def recovered(self) -> Deferred[Any]:
+        """See L{IMailQueue.recovered}."""
+        return self.recovery
 
     def scan(self, queue: Queue) -> Scan:
         """See L{IMailQueue.scan}."""
@@ -180,6 +186,23 @@ class AllTests(Case):
             self.assertEqual(self.ask(self.begin(change, IDS, [queue]))["number"], 0)
         self.assertEqual(self.ask(self.begin("delete", None, ["incoming"]))["number"], 0)
         self.assertEqual(self.ask(self.begin("delete", None, ["incoming", "hold"]))["number"], 1)
+
+    def test_after_a_start(self) -> None:
+        """What the recovery brings from active to incoming is not missed."""
+        for failed in (False, True):
+            self.world.queues = {IDS[0]: Queue.ACTIVE, IDS[1]: Queue.DEFERRED}
+            self.world.slow[IDS[1]] = Deferred()
+            recovery = self.world.recovery = Deferred()
+            task = self.begin("delete", None)
+            self.clock.pump([0] * 10)
+            self.world.queues[IDS[0]] = Queue.INCOMING
+            if failed:
+                recovery.errback(SpoolError("recover the queue: stopped"))
+            else:
+                recovery.callback(None)
+            self.world.slow.pop(IDS[1]).callback(None)
+            self.assertEqual(self.ask(task)["number"], 2)
+            self.assertEqual(self.world.queues, {})
 
     def test_requeue_ends(self) -> None:
         """What was requeued comes again, and is not requeued again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.defer import Deferred
 
@@ -18,6 +19,14 @@ from tests.qmgr.scripted import (
     refused,
     sent,
 )
+
+
+class ForgetfulTransport(ScriptedTransport):
+    """A transport that gives its answer without a Deferred around it, as beginners do."""
+
+    def deliver(self, request: DeliveryRequest) -> Any:
+        """Answer at once."""
+        return self.script(request)
 
 
 class DeliverTests(QueueManagerTestCase):
@@ -172,6 +181,33 @@ class DeliverTests(QueueManagerTestCase):
         self.assertEqual({o.dsn for o in self.bounces.waiting[queue_id]}, {"4.3.0"})
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 2)
 
+    def test_nonsense_from_the_resolver(self) -> None:
+        """A resolver whose answer is no route keeps the mail, and no message is active for ever."""
+
+        def late(address: bytes) -> Deferred[Any]:
+            answer: Deferred[Any] = Deferred()
+            answer.callback("smtp:late.test")
+            return answer
+
+        self.router.routes[b"nonsense.test"] = lambda address: "smtp:nonsense.test"
+        self.router.routes[b"late.test"] = late
+        ids = [
+            self.send("a@nonsense.test"),
+            self.send("a@late.test"),
+            self.send("a@nonsense.test", "b@nonsense.test"),
+            self.send("a@late.test", "b@late.test"),
+            self.send("u@d.test", "a@nonsense.test", "v@d.test"),
+            self.send(*[f"{n}@nonsense.test" for n in range(1200)]),
+        ]
+        self.assertGreaterEqual(len(self.flushLoggedErrors(AttributeError)), len(ids))
+        self.assertEqual(self.manager.status().messages, [])
+        self.assertEqual(self.manager.recipients(), 0)
+        self.assertEqual([self.where(queue_id) for queue_id in ids], [[Queue.DEFERRED]] * len(ids))
+        del self.router.routes[b"nonsense.test"], self.router.routes[b"late.test"]
+        self.wait(301)
+        self.assertEqual([self.where(queue_id) for queue_id in ids], [[]] * len(ids))
+        self.assertEqual(len(set(self.smtp.delivered())), 6 + 1200)
+
 
 class DoubleBounceTests(QueueManagerTestCase):
     """Mail for the double-bounce address ends here."""
@@ -284,6 +320,33 @@ class BrokenTransportTests(QueueManagerTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(self.where(queue_id), [Queue.DEFERRED])
 
+    def test_no_deferred(self) -> None:
+        """One that returns no Deferred is the same: mail waits, and nothing is under way for ever."""
+        for answer in (sent, lambda request: None):
+            self.transports["smtp"] = ForgetfulTransport(answer)
+            queue_id = self.send("a@d.test")
+            self.assertEqual(self.where(queue_id), [Queue.DEFERRED])
+            (failure,) = self.flushLoggedErrors(TypeError)
+            self.assertIn("must return a Deferred", failure.getErrorMessage())
+            self.transports["smtp"] = self.smtp
+            self.wait(700)
+            self.assertEqual(self.where(queue_id), [])
+
+    def test_no_report(self) -> None:
+        """A result that is no report is the same, and takes no place in the destination's window."""
+        self.smtp.script = lambda request: None  # type: ignore[arg-type, return-value]
+        for _ in range(30):
+            queue_id = self.send("a@d.test")
+            self.assertEqual(self.where(queue_id), [Queue.DEFERRED])
+            self.wait(61)
+        errors = self.flushLoggedErrors(TypeError)
+        self.assertGreaterEqual(len(errors), 30)
+        self.assertIn("must give a DeliveryReport", errors[0].getErrorMessage())
+        self.smtp.script = hangs
+        self.send("b@d.test")
+        (destination,) = self.manager.status().destinations
+        self.assertEqual(destination.busy, 1)
+
     def test_forgets_recipients(self) -> None:
         """One that does not report on everybody, or on strangers, or twice: the rest is deferred."""
 
@@ -299,15 +362,18 @@ class BrokenTransportTests(QueueManagerTestCase):
         self.assertEqual(self.where(queue_id), [Queue.DEFERRED])
 
     def test_empty_report(self) -> None:
-        """A report on nobody, or something that is no report."""
+        """A report on nobody; or something that is no report, after which the transport is left alone."""
         self.smtp.script = lambda request: DeliveryReport([])
         first = self.send("a@d.test")
         self.assertEqual(self.where(first), [Queue.DEFERRED])
         self.smtp.script = lambda request: None
         second = self.send("a@d.test")
         self.assertEqual(self.where(second), [Queue.DEFERRED])
-        self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
         self.smtp.script = sent
+        self.send("a@d.test")
+        self.assertEqual(len(self.smtp.requests), 2)
+        self.wait(61)
         self.send("a@d.test")
         self.assertEqual(len(self.smtp.requests), 3)
 

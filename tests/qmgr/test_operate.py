@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -233,6 +232,7 @@ class HoldTests(OperatorTestCase):
         self.nobody(
             self.manager.hold(queue_id, Queue.INCOMING),
             self.manager.hold(queue_id, Queue.ACTIVE),
+            self.manager.hold(queue_id, Queue.HOLD),
             self.manager.release(queue_id),
             self.manager.delete(queue_id, Queue.HOLD),
             self.manager.requeue(queue_id, Queue.ACTIVE),
@@ -240,6 +240,39 @@ class HoldTests(OperatorTestCase):
         self.assertEqual(self.where(queue_id), [Queue.DEFERRED])
         self.wait(301)
         self.assertEqual(self.where(queue_id), [])
+
+    def test_only_what_is_on_hold_is_released(self) -> None:
+        """What is named in another queue is not found there, and nothing happens to it."""
+        queue_id = self.defer()
+        due = self.due(queue_id)
+        self.smtp.script = hangs
+        active = self.send(*[f"u{n:03}@d.test" for n in range(400)])
+        count = len(self.smtp.waiting)
+        for queue in (Queue.INCOMING, Queue.ACTIVE, Queue.DEFERRED, Queue.CORRUPT):
+            self.nobody(self.manager.release(queue_id, queue), self.manager.release(active, queue))
+        self.assertEqual(self.where(queue_id), [Queue.DEFERRED])
+        self.assertEqual(self.due(queue_id), due)
+        self.smtp.script = sent
+        for _ in range(count):
+            self.answer()
+        self.assertEqual(self.where(active), [])
+        self.assertEqual(len(set(self.smtp.delivered())), 401)
+        self.assertNotIn("released", str(self.events))
+
+    def test_what_is_on_hold_is_not_held(self) -> None:
+        """It is not found, whether deliveries of it are under way or not; and it stays where it is."""
+        waiting = self.defer()
+        self.smtp.script = hangs
+        active = self.send("v@d.test")
+        for queue_id in (waiting, active):
+            self.successResultOf(self.manager.hold(queue_id))
+            self.events.clear()
+            self.nobody(self.manager.hold(queue_id, Queue.HOLD), self.manager.hold(queue_id))
+            self.assertEqual(self.events, [])
+            self.assertEqual(self.where(queue_id), [Queue.HOLD])
+        self.successResultOf(self.manager.release(waiting, Queue.HOLD))
+        self.assertEqual(self.where(waiting), [Queue.DEFERRED])
+        self.answer()
 
     def test_waiting_message_of_another_queue(self) -> None:
         """A message that was handed over is delivered although it was asked for in another queue."""
@@ -454,71 +487,3 @@ class RequeueTests(OperatorTestCase):
         self.bounces.story.clear()
         self.successResultOf(self.manager.requeue(queue_id))
         self.assertEqual(self.bounces.story, ["notify", "forget"])
-
-
-class AllTests(OperatorTestCase):
-    """C{ALL}."""
-
-    def many(self, count: int) -> Sequence[QueueID]:
-        """Deferred messages."""
-        self.smtp.script = deferred
-        found = [self.send(f"u{n}@d{n}.test") for n in range(count)]
-        self.smtp.script = sent
-        return found
-
-    def test_hold_and_release(self) -> None:
-        """All of them, and how many they were."""
-        ids = self.many(250)
-        held = self.manager.hold_all()
-        self.assertNoResult(held)
-        self.run_turns()
-        self.assertEqual(self.successResultOf(held), 250)
-        self.assertEqual({tuple(self.where(queue_id)) for queue_id in ids}, {(Queue.HOLD,)})
-        released = self.manager.release_all()
-        self.run_turns()
-        self.assertEqual(self.successResultOf(released), 250)
-        self.wait(301)
-        self.assertEqual(len(self.smtp.requests), 500)
-
-    def test_active(self) -> None:
-        """Active and waiting ones as well."""
-        self.smtp.script = hangs
-        self.manager.arrived(self.message("u@d.test"))
-        self.run_turns()
-        self.defer("v@d.test")
-        deleted = self.manager.delete_all()
-        self.run_turns()
-        self.assertEqual(self.successResultOf(deleted), 2)
-        self.answer()
-        self.assertEqual(self.manager.status().messages, [])
-        for queue in Queue:
-            self.assertEqual(self.successResultOf(self.queue.scan(queue).next(10)), [])
-
-    def test_one_queue(self) -> None:
-        """Only those of the queue that was named."""
-        self.many(3)
-        deleted = self.manager.delete_all(Queue.HOLD)
-        self.run_turns()
-        self.assertEqual(self.successResultOf(deleted), 0)
-        self.successResultOf(self.manager.hold(self.many(1)[0]))
-        deleted = self.manager.delete_all(Queue.HOLD)
-        self.run_turns()
-        self.assertEqual(self.successResultOf(deleted), 1)
-
-    def test_some_fail(self) -> None:
-        """What fails is logged and not counted."""
-        self.many(3)
-        self.queue.broken = {"move to hold"}
-        held = self.manager.hold_all()
-        self.run_turns()
-        self.assertEqual(self.successResultOf(held), 0)
-        logged = [e for e in self.events if e["log_namespace"] == "qmqpd_tx.postsuper"]
-        self.assertEqual(len(logged), 3)
-
-    def test_requeue(self) -> None:
-        """All of them handed over again."""
-        self.many(5)
-        requeued = self.manager.requeue_all()
-        self.run_turns()
-        self.assertEqual(self.successResultOf(requeued), 5)
-        self.assertEqual(len(self.cleanup.taken), 5)

@@ -7,9 +7,10 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from qmqpd_tx.config import config_from_text
-from qmqpd_tx.interfaces import SpoolError
+from qmqpd_tx.interfaces import DeliveryRequest, SpoolError
 from qmqpd_tx.message import Queue, QueueID, Recipient, Route
 from qmqpd_tx.qmgr.triggers import read_triggers
+from qmqpd_tx.status import Action, DeliveryReport, Outcome
 from tests.qmgr.scripted import QueueManagerTestCase, deferred, hangs, refused, sent
 
 
@@ -273,6 +274,21 @@ class DelayTests(QueueManagerTestCase):
         self.assertEqual(self.bounces.late, [b"u@d.test"])
         story = self.bounces.story
         self.assertLess(story.index("delivered"), len(story) - 1 - story[::-1].index("notify"))
+
+    def test_strangers_are_not_confirmed(self) -> None:
+        """A transport that reports on strangers, or twice, makes no confirmation of that."""
+        self.bounces.confirms = True
+        self.smtp.script = deferred
+        self.send("u@d.test")
+
+        def confused(request: DeliveryRequest) -> DeliveryReport:
+            outcomes = list(sent(request).outcomes)
+            stranger = Outcome(Recipient(b"x@d.test", b"x@d.test", 9999), Action.SENT, "2.0.0", "ok")
+            return DeliveryReport([*outcomes, *outcomes, stranger])
+
+        self.smtp.script = confused
+        self.wait(301)
+        self.assertEqual(self.bounces.late, [b"u@d.test"])
 
     def test_not_confirmed(self) -> None:
         """Nobody is told of the first attempt, nor when nobody wants to know."""

@@ -249,7 +249,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         default="100",
         low=10,
         high=100,
-        help="How much of the memory for recipients one message may take while others wait, in percent (oqmgr).",
+        help="How much of the memory for recipients one message may take, in percent (oqmgr).",
     ),
     Parameter(
         name="qmgr_ipc_timeout",

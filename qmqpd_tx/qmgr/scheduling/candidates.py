@@ -5,25 +5,32 @@ Takes jobs as they get and lose entries; gives the one with the greatest age by 
 that have no more entries than the current job is good for. Pure. Answers to SCHEDULER_README, "How the
 preemption works".
 
-The search does not walk over the jobs. Of two jobs with the same number of entries the older one is always
-the better one, so that only the oldest of each number counts: the jobs stand in one order of time for each
-number, and a search looks at the heads, from the smallest number up, until no larger one can win (the oldest
-job of all would not). How many different numbers there are does not depend on how many messages wait: nearly
-all messages are single ones. The answer is the same as that of a walk over all jobs.
+The search does not walk over the jobs. Of two jobs with the same numbers of entries (in all, and left) the
+older one is always the better one, so that only the oldest of each counts: the jobs stand in one order of
+time for each pair of numbers, and a search looks at the heads, from the smallest number up, until no larger
+one can win (the oldest job of all would not). How many different numbers there are does not depend on how
+many messages wait: nearly all messages are single ones. The answer is the same as that of a walk over all
+jobs.
 
 Nothing of this is done as long as nobody asks: a new job only gets into a dictionary, and out of it again
-when it is delivered. A mail system without large messages never pays for the order. A job that moves in front
-of the current one, having overtaken it without having an open destination, stands aside until a job that is
-before it is current: it cannot overtake what is behind it.
+when it is delivered. A mail system without large messages never pays for the order. When somebody asks for
+the first time while many wait, they get into the order a few at a time, the oldest first. A job that moves
+in front of the current one, having overtaken it without having an open destination, stands aside until a job
+that is before it is current: it cannot overtake what is behind it.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
+from collections import OrderedDict
+from typing import Final
 
 from qmqpd_tx.qmgr.scheduling.jobs import JobState, Place
 from qmqpd_tx.qmgr.scheduling.ordered import Ordered
 from qmqpd_tx.qmgr.scheduling.states import MANY
+
+_AT_ONCE: Final = 500
+"""How many jobs a search may take into the order: more than come between two deliveries."""
 
 Count = tuple[float, ...]
 """How many entries a job has left, and how many it has in all."""
@@ -37,7 +44,7 @@ class Candidates:
     __slots__ = ("_all", "_aside", "_asked", "_by_count", "_counts", "_fresh")
 
     def __init__(self) -> None:
-        self._fresh: dict[JobState, None] = {}
+        self._fresh: OrderedDict[JobState, None] = OrderedDict()
         self._by_count: dict[Count, Ordered[JobState]] = {}
         self._counts: list[Count] = []
         self._all: Ordered[JobState] = Ordered()
@@ -110,15 +117,18 @@ class Candidates:
         return None
 
     def _settle(self, current: JobState) -> None:
-        """Place what has come or changed. The current job changes with each delivery, and stays out."""
+        """
+        Place what has come or changed, the oldest first, but not more than a few at a time. The current job
+        changes with each delivery, and stays out.
+        """
         fresh = self._fresh
         keep = fresh.pop(current, 0) is None
-        for other in fresh:
+        for _ in range(min(len(fresh), _AT_ONCE)):
+            other = fresh.popitem(last=False)[0]
             left = other.most()
             # Without end is no candidate; when its end is known, it has changed.
             if left < MANY:
                 self._place(other, (int(left), other.selected + int(left)))
-        fresh.clear()
         if keep:
             fresh[current] = None
 

@@ -22,6 +22,9 @@ the row is the only one that can be chosen. So an opening costs the same however
 order is the same as if all of them were looked at.
 
 I{Recipients.} L{pools<qmqpd_tx.qmgr.scheduling.pools>} says how many may be read.
+
+The module is long because the steps of an entry, from C{add} to C{done}, share what they touch; what can be
+said by itself (who may overtake, the order of candidates, the pools) is elsewhere.
 """
 
 from __future__ import annotations
@@ -165,7 +168,9 @@ class PreemptiveScheduler(SchedulerCore[Lane, QueueState]):
         limit = lane.settings.recipient_limit
         if count == 1:
             key = nexthop if limit != 1 else recipients[0].address.decode("latin-1")
-            self._put(state, lane, key, nexthop, (recipients,))
+            # Mail with a sender for each recipient comes one by one, and has no entry of more than one.
+            if not state.peers or not self._fill_up(state, lane, key, nexthop, recipients, limit, 2):
+                self._put(state, lane, key, nexthop, (recipients,))
         elif limit == 1:
             for recipient in sorted(recipients, key=by_domain):
                 # Latin-1 keeps every byte, so that no two addresses share a key.
@@ -173,7 +178,7 @@ class PreemptiveScheduler(SchedulerCore[Lane, QueueState]):
         else:
             recipients = sorted(recipients, key=by_domain)
             size = limit or count
-            start = self._fill_up(state, lane, nexthop, recipients, size)
+            start = self._fill_up(state, lane, nexthop, nexthop, recipients, size, 1)
             batches = [recipients[at : at + size] for at in range(start, count, size)]
             if batches:
                 self._put(state, lane, nexthop, nexthop, batches)
@@ -339,24 +344,33 @@ class PreemptiveScheduler(SchedulerCore[Lane, QueueState]):
         job.waiting += count
 
     def _fill_up(
-        self, job: JobState, lane: Lane, nexthop: str, recipients: Sequence[Recipient], size: int
+        self,
+        job: JobState,
+        lane: Lane,
+        key: str,
+        nexthop: str,
+        recipients: Sequence[Recipient],
+        size: int,
+        least: int,
     ) -> int:
         """
         Put recipients of a later read into the last entry of an earlier one, as far as it has room.
 
+        @param size: the most recipients of an entry, 0 for no limit.
+        @param least: how many it must have already.
         @return: how many.
         """
-        destination = lane.destinations.get(nexthop)
+        destination = lane.destinations.get(key)
         peer = job.peers.get(destination) if destination is not None else None
         if peer is None:
             return 0
         last = peer.entries[0]
-        room = min(size - len(last.recipients), len(recipients))
-        if room <= 0 or last.nexthop != nexthop:
+        room = min((size or MANY) - len(last.recipients), len(recipients))
+        if room <= 0 or len(last.recipients) < least or last.nexthop != nexthop:
             return 0
-        joined = [*last.recipients, *recipients[:room]]
+        joined = [*last.recipients, *recipients[: int(room)]]
         peer.entries[0] = Entry(last.job, last.destination, nexthop, joined)
-        return room
+        return int(room)
 
     def _turn(self, job: JobState) -> PeerState | None:
         """The next peer that is open; those that are met closed are parked."""

@@ -8,10 +8,9 @@ destinations of a transport that may deliver now stand in a ring, the others are
 message came to it, so that a message can be withdrawn without a look at others.
 
 Recipients are read as long as there is room in C{qmgr_message_recipient_limit}, and
-C{qmgr_message_recipient_minimum} at least; a message reads on when half of what it had in memory is done. As
-long as others are active, it has no more of that room than C{qmgr_fudge_factor} percent, so that a large
-mailing cannot keep small messages out of memory. Neither changes the order, and no difference was seen in
-Postfix with any value.
+C{qmgr_message_recipient_minimum} when there is none; but a message never has more of them in memory than
+C{qmgr_fudge_factor} percent of that limit, so that mail which comes later gets its turn between two reads. A
+message reads on when half of what it had in memory is done.
 """
 
 from __future__ import annotations
@@ -342,10 +341,9 @@ class RoundRobinScheduler(SchedulerCore[Ring, Turn]):
     def _reserve(self, message: Message) -> int:
         """How many recipients are to be read now; they count as in memory until they are."""
         limits = self._limits
-        room = limits.limit - self._recipients - self._reserved
-        if len(self._messages) > 1:
-            room = min(room, limits.limit * limits.fudge_factor // 100 - message.recipients)
-        room = max(limits.minimum, room)
+        room = max(limits.minimum, limits.limit - self._recipients - self._reserved)
+        share = limits.limit * limits.fudge_factor // 100 - message.recipients
+        room = max(1, min(room, share))
         message.reading = room if message.unread is None else max(1, min(room, message.unread))
         self._reserved += message.reading
         return room

@@ -192,6 +192,30 @@ class PoolTests(SynchronousTestCase):
         self.assertEqual(subject._transports["smtp"].extra + message.jobs["smtp"].grant, 40)
 
 
+class FillTests(SynchronousTestCase):
+    """Entries that have room for recipients of a later read."""
+
+    def sizes(self, *batches: int) -> list[int]:
+        """The sizes of entries, when recipients come in these batches."""
+        subject = PreemptiveScheduler(lambda name: TransportSettings(recipient_limit=10))
+        subject.begin("m", 0.0, sum(batches))
+        first = 0
+        for number, count in enumerate(batches, 1):
+            subject.refilled("m", count, number < len(batches), 0.0)
+            subject.add("m", "smtp", "d.test", many(count, first=first), 0.0)
+            first += count
+        return [len(entry.recipients) for entry in take(subject)]
+
+    def test_filled(self) -> None:
+        """The last one is filled up first, by one recipient as by many."""
+        self.assertEqual(self.sizes(15, 12), [10, 10, 7])
+        self.assertEqual(self.sizes(15, 1), [10, 6])
+
+    def test_one_by_one(self) -> None:
+        """What comes one by one stays so: each may have a sender of its own."""
+        self.assertEqual(self.sizes(1, 1, 1), [1, 1, 1])
+
+
 class OldTests(SynchronousTestCase):
     """oqmgr's limits."""
 
@@ -206,7 +230,7 @@ class OldTests(SynchronousTestCase):
         self.assertEqual(reader.reads[:3], [50, 25, 25])
 
     def test_fudge_factor(self) -> None:
-        """As long as there is other mail, one message has its share of the memory only."""
+        """One message has its share of the memory only."""
         subject = RoundRobinScheduler(lambda name: TransportSettings(), RecipientLimits(1000, 10, 30))
         send(subject, "small", "d.test", many(5))
         self.assertEqual(subject.begin("big", 0.0, 5000), 300)

@@ -24,6 +24,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from qmqpd_tx.interfaces import Destination, Entry
 from qmqpd_tx.message import Recipient
+from qmqpd_tx.qmgr.scheduling.control import Wait
 from qmqpd_tx.qmgr.scheduling.feedback import Feedback, WindowSettings
 from qmqpd_tx.qmgr.scheduling.jobs import JobState, Lane
 from qmqpd_tx.qmgr.scheduling.preemptive import PreemptiveScheduler
@@ -47,7 +48,7 @@ def transport_settings(draw: st.DrawFn) -> dict[str, TransportSettings]:
         negative=Feedback.parse(draw(st.sampled_from(["1", "0.4", "1/concurrency"]))),
         cohort_limit=draw(st.integers(0, 2)),
     )
-    slots = {
+    slots: dict[str, Any] = {
         "slot_cost": draw(st.integers(0, 5)),
         "minimum_slots": draw(st.integers(0, 3)),
         "slot_discount": draw(st.sampled_from([0, 50, 100])),
@@ -162,8 +163,15 @@ class World(RuleBasedStateMachine):
         for _ in range(limit):
             entry = self.scheduler.next(self.now)
             if entry is None:
+                self._idle()
                 return
             self._begun(entry)
+
+    def _idle(self) -> None:
+        """Nothing is begun only if everything waits for something else than its turn."""
+        for job in self.sources:
+            for found in self.scheduler.waiting(job, self.now):
+                assert found.wait is not Wait.TURN, found
 
     @rule(pick=st.integers(0, 1000), fails=st.sampled_from([False, False, True]))
     def finish(self, pick: int, fails: bool) -> None:
