@@ -354,6 +354,15 @@ class IMailQueue(Interface):
             message, or it is still being written.
         """
 
+    def newest() -> Any:
+        """
+        Tell the messages that are there from those that are still to come. Names follow the clock only
+        roughly: after a crash they are ahead of it.
+
+        @return: a queue id: no message that L{recovered} has seen, or that came since the start, has a
+            greater one, and every message that is created from now on has.
+        """
+
     def remove(queue_id: QueueID, queue: Any) -> Any:
         """
         Remove a message for good. Its delivery status logs stay: see L{remove_log}.

@@ -202,10 +202,10 @@ class Operations:
             return
 
     async def _change_all(self, task: Task, queues: Sequence[Queue]) -> None:
-        # Requeued mail comes to incoming under a new name: it must not be requeued without end.
-        newest = queueid.encode(int(self._clock.seconds() * 1_000_000))
         # After a start, messages of the run before come from active to incoming, and would be missed.
         await self._queue.recovered().addErrback(lambda _: None)
+        # Requeued mail comes to incoming under a new name: it must not be requeued without end.
+        newest = self._queue.newest()
         # What is active comes last: it may have come from the other queues meanwhile.
         for queue in sorted(queues, key=lambda queue: queue is Queue.ACTIVE):
             scan: IQueueScan = self._queue.scan(queue)

@@ -142,7 +142,7 @@ class Operator:
             gone = job.gone()
             self._check(job)
             await gone
-            if job.left and not job.requeued:
+            if (job.left or job.kept) and not job.requeued:
                 raise SpoolError(f"{queue_id}: requeue: it was not possible; see the mail log")
         log.info("{queue_id}: requeued", queue_id=queue_id)
 
@@ -274,6 +274,7 @@ class Operator:
     async def _requeue(self, queue_id: QueueID, sources: Sequence[Queue]) -> None:
         source = await self._find(queue_id, sources)
         self._chores.begin()
+        removed = True
         try:
             message: IStoredMessage = await self._queue.open(queue_id, source)
             try:
@@ -282,11 +283,17 @@ class Operator:
                 await self._requeuer.requeue(message)
             finally:
                 message.close()
-            await self._queue.remove(queue_id, source)
             self._active.done.pop(queue_id, None)
+            try:
+                await self._queue.remove(queue_id, source)
+            except SpoolError:
+                # The new one is in the queue: the old one must go, sooner or later, and not be delivered.
+                removed = False
+                self._chores.run(queue_id, "remove", lambda: self._queue.remove(queue_id, source))
             await self._bounces.forget(queue_id)
         except IntakeError as problem:
             raise SpoolError(f"{queue_id}: requeue: {problem}") from problem
         finally:
             self._chores.end()
-            self._chores.stuck.discard(queue_id)
+            if removed:
+                self._chores.stuck.discard(queue_id)

@@ -82,7 +82,11 @@ class RecipientReader:
             return False
         job, size = wanted
         if job.next_position is None or job.trouble is not Trouble.NONE:
+            # As if it had been read to its end, so that it comes to its own.
+            job.busy += 1
+            job.next_position = None
             self._scheduler.refilled(job, 0, False, self._clock.seconds())
+            self._resolver.ended(job)
         else:
             self._read(job, size)
         return True

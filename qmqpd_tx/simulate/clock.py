@@ -11,6 +11,7 @@ L{SimulatedClock.run} and is the caller's.
 from __future__ import annotations
 
 import heapq
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -86,13 +87,17 @@ class SimulatedCall:
 class SimulatedClock:
     """
     @ivar calls: how many calls were made so far.
+    @ivar exhausted: whether L{run} has ended because there were too many.
     """
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, most: int = sys.maxsize) -> None:
         """
         @param now: POSIX seconds.
+        @param most: how many calls may be made.
         """
         self.calls = 0
+        self.exhausted = False
+        self._most = most
         self._now = now
         self._heap: list[tuple[float, int, SimulatedCall]] = []
         self._serial = 0
@@ -126,9 +131,11 @@ class SimulatedClock:
         """
         Make the calls up to a time.
 
-        @param until: POSIX seconds; it is this time at the end, unless L{stop} was called.
+        @param until: POSIX seconds; it is this time at the end, unless L{stop} was called or there were
+            too many.
         @return: whether L{stop} was called.
         """
+        most = self._most
         heap = self._heap
         pop = heapq.heappop
         self._stopped = False
@@ -141,6 +148,9 @@ class SimulatedClock:
             if call.when != when:
                 continue  # It was put off: it stands somewhere else, too.
             self._now = max(self._now, when)
+            if self.calls >= most:
+                self.exhausted = True
+                return False
             call.function = None
             self.calls += 1
             function(*call.arguments, **call.keywords)

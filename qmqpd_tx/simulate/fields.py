@@ -46,8 +46,8 @@ class Fields:
         @return: the error to raise about a value.
         """
         value = self.values.get(key)
-        shown = "" if value is None else f" = {_short(value)}"
-        return ConfigError(f"{self.where}: {key}{shown}: {problem}: {remedy}")
+        shown = "" if value is None else f" = {short(value)}"
+        return ConfigError(f"{self.where}: {_printable(key)}{shown}: {problem}: {remedy}")
 
     def get(self, key: str, default: Any = NEEDED) -> Any:
         """
@@ -89,7 +89,7 @@ class Fields:
         @return: a number between two bounds.
         """
         value = self.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(_float(value)):
             raise self.bad(key, "is no number", f"write a number from {low:g} to {high:g}")
         if not low <= value <= high:
             raise self.bad(key, "is out of bounds", f"write a number from {low:g} to {high:g}")
@@ -165,12 +165,33 @@ class Fields:
         """
         for key in self.values:
             if key not in self._known:
-                near = difflib.get_close_matches(key, self._known, 1)
+                near = difflib.get_close_matches(key[:_SHOWN], self._known, 1)
                 hint = f"did you mean {near[0]}?" if near else f"use {', '.join(sorted(self._known))}"
                 raise self.bad(key, "there is no such key", hint)
 
 
-def _short(value: object) -> str:
-    text = f'"{value}"' if isinstance(value, str) else str(value)
-    text = "".join(character if character.isprintable() else "?" for character in text)
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+def _float(value: float) -> float:
+    """
+    @return: the same, infinity for a whole number that is too large to be anything else.
+    """
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def short(value: object) -> str:
+    """
+    @return: a value for a message: printable, and not long.
+    """
+    try:
+        text = f'"{value}"' if isinstance(value, str) else str(value)
+    except (ValueError, RecursionError):
+        # More digits than Python writes, or tables in tables without end: TOML has both.
+        return "..."
+    return _printable(text)
+
+
+def _printable(text: str) -> str:
+    cut = "".join(character if character.isprintable() else "?" for character in text[: _SHOWN + 1])
+    return cut if len(cut) <= _SHOWN else cut[:_SHOWN] + "..."

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from qmqpd_tx.interfaces import ConfigError
-from qmqpd_tx.simulate.fields import Fields
+from qmqpd_tx.simulate.fields import Fields, short
 from qmqpd_tx.simulate.scenario import (
     DAY,
     Above,
@@ -51,6 +51,9 @@ RECIPIENTS: Final = 5_000_000
 
 LONGEST: Final = 35 * DAY
 """How long a run may last."""
+
+STEPS: Final = 100_000_000
+"""After how many steps it is given up, unless the scenario says otherwise: a quarter of an hour or so."""
 
 _DOMAIN: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,250}[A-Za-z0-9_])?")
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,60}")
@@ -93,7 +96,8 @@ def scenario_from_text(text: str, file: str = "scenario", seed: int | None = Non
     """
     try:
         top = Fields(file, tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, RecursionError) as problem:
+    except (ValueError, RecursionError) as problem:
+        # Not all that tomllib finds wrong with a number or a date is a TOMLDecodeError.
         raise ConfigError(f"{file}: not TOML: {problem}: see https://toml.io") from None
     destinations = _destinations(top)
     arrivals = _arrivals(top, {plan.name for plan in destinations})
@@ -109,6 +113,7 @@ def scenario_from_text(text: str, file: str = "scenario", seed: int | None = Non
         documented_feedback=top.text("feedback", "postfix", ("postfix", "documented")) == "documented",
         start=top.time("start", 0.0),
         limit=top.span("limit", 5 * DAY, 1, LONGEST),
+        steps=top.whole("steps", STEPS, 1, 100 * STEPS),
         until=Until(top.text("until", "drained", [one.value for one in Until])),
         seed=top.whole("seed", 1, 0, 1 << 62),
         destinations=destinations,
@@ -143,7 +148,7 @@ def _parameters(fields: Fields) -> Mapping[str, str]:
         value = fields.get(name)
         if isinstance(value, bool):
             value = "yes" if value else "no"
-        elif isinstance(value, (int, float)):
+        elif isinstance(value, float) or (isinstance(value, int) and abs(value) < 1 << 63):
             value = str(value)
         if not isinstance(value, str):
             raise fields.bad(name, "is no text", "write the value as in main.cf, in quotation marks")
@@ -226,7 +231,7 @@ def _domains(fields: Fields, name: str) -> Sequence[str]:
         raise fields.bad("domains", "is no list", 'write a number, or names as in ["example.org"]')
     for domain in value:
         if not isinstance(domain, str) or not _DOMAIN.fullmatch(domain):
-            raise fields.bad("domains", f"{domain!r} is no domain", 'write names as in "example.org"')
+            raise fields.bad("domains", f"{short(domain)} is no domain", 'write names as in "example.org"')
     return [domain.lower() for domain in value]
 
 

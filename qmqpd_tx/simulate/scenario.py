@@ -257,6 +257,7 @@ class Scenario:
         Postfix does it today.
     @ivar start: the time of day at which it begins.
     @ivar limit: how long it lasts at most, seconds.
+    @ivar steps: how many calls of the clock may be made, before it is given up.
     @ivar until: when it ends.
     @ivar seed: of all chance.
     @ivar destinations: where mail goes.
@@ -272,6 +273,7 @@ class Scenario:
     documented_feedback: bool
     start: float
     limit: float
+    steps: int
     until: Until
     seed: int
     destinations: Sequence[DestinationPlan]

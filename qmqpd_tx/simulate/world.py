@@ -20,6 +20,8 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogBeginner, 
 from zope.interface import implementer
 
 from qmqpd_tx.config import Config, Host, config_from_text, load_config
+from qmqpd_tx.config.parameters.transports import transport_member
+from qmqpd_tx.config.warn import unknown
 from qmqpd_tx.interfaces import ConfigError
 from qmqpd_tx.maillog.render import TextFormatter
 from qmqpd_tx.qmgr.scheduling.control import IQueueScheduler
@@ -29,6 +31,7 @@ from qmqpd_tx.simulate.arrivals import Arrivals
 from qmqpd_tx.simulate.behaviour import Behaviour
 from qmqpd_tx.simulate.chance import source
 from qmqpd_tx.simulate.clock import SimulatedClock
+from qmqpd_tx.simulate.fields import short
 from qmqpd_tx.simulate.parts import CountingBounces, Network, ScenarioRouter, Transports
 from qmqpd_tx.simulate.queue import WatchedQueue
 from qmqpd_tx.simulate.records import DestinationRecord, IDeliveryLog, MailClass, MessageRecord
@@ -58,13 +61,24 @@ def scenario_config(scenario: Scenario) -> Config:
     path = scenario.config
     if path is None:
         config = config_from_text("", host=_HOST)
+    elif os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise ConfigError(f"{scenario.file}: config: {path}: is no file: name a main.cf or its folder")
     else:
         config = load_config(os.path.join(path, "main.cf") if os.path.isdir(path) else path)
     try:
-        return config.with_overrides(scenario.parameters)
+        config = config.with_overrides(scenario.parameters)
     except ConfigError as problem:
         text = str(problem).removeprefix("-o option: ")
         raise ConfigError(f"{scenario.file}: main: {text}") from None
+    # The service would only warn; but here nobody reads the log, and the answer would be another question's.
+    transports = {plan.transport for plan in scenario.destinations}
+    for name in unknown(config.settings, config.services):
+        member = transport_member(name)
+        if name in scenario.parameters and (member is None or member.transport not in transports):
+            raise ConfigError(
+                f"{scenario.file}: main: there is no parameter {short(name)}: check its name in postconf -d"
+            )
+    return config
 
 
 class World:
@@ -96,7 +110,7 @@ class World:
         self.scenario = scenario
         self.config = scenario_config(scenario)
         self.midnight = simulated_midnight()
-        self.clock = SimulatedClock(self.midnight + scenario.start)
+        self.clock = SimulatedClock(self.midnight + scenario.start, scenario.steps)
         self.classes: dict[str, MailClass] = {}
         for plan in scenario.arrivals:
             mail = self.classes.setdefault(plan.label, MailClass(plan.label))
@@ -139,6 +153,7 @@ class World:
         Run it to its end.
 
         @param observer: is told all log events, with the simulated time.
+        @raise ConfigError: it takes more steps than the scenario allows.
         """
         with _listening(_Listener(self, observer)):
             self.queue.start()
@@ -147,6 +162,12 @@ class World:
                 self.scenario, self.classes, self.clock, self.midnight, self.queue, self._manager
             )
             self.clock.run(self.midnight + self.scenario.start + self.scenario.limit)
+            if self.clock.exhausted:
+                hours = (self.since_midnight() - self.scenario.start) / 3600
+                raise ConfigError(
+                    f"{self.scenario.file}: steps = {self.scenario.steps}: are over after {hours:.1f} "
+                    f"simulated hours: make limit shorter, have less mail or fewer retries, or allow more steps"
+                )
             now = self.clock.seconds()
             for record in self.destinations:
                 record.busy.settle(now)

@@ -417,6 +417,10 @@ class MemoryMailQueue:
             shared.queue = target
         return succeed(None)
 
+    def newest(self) -> QueueID:
+        """See L{IMailQueue.newest}."""
+        return queueid.encode(self._ids.last)
+
     def remove(self, queue_id: QueueID, queue: Queue) -> Deferred[None]:
         """See L{IMailQueue.remove}."""
         file = self._files[queue].get(queue_id)

@@ -184,7 +184,8 @@ class FileMailQueue:
                 disk.hold_lock(operation.lock)
             self._free = operation.free
             self._free_checked = self._reactor.seconds()
-            self._ids.last = max(self._ids.last, last)
+            # The last message before a crash may have come before the floor could be raised.
+            self._ids.last = max(self._ids.last, last, operation.reserved - RESERVE)
             self._raise_from = operation.reserved - RESERVE // 2
             self._running = True
             self._recovery = BackgroundRecovery(
@@ -524,6 +525,10 @@ class FileMailQueue:
             return succeed(None)
         recover = None if self._recovery is None else self._recovery.out_of_turn()
         return self._submit(Locate(queue_id, recover))
+
+    def newest(self) -> QueueID:
+        """See L{IMailQueue.newest}."""
+        return queueid.encode(self._ids.last)
 
     def remove(self, queue_id: QueueID, queue: Queue) -> Deferred[None]:
         """See L{IMailQueue.remove}."""

@@ -33,6 +33,7 @@ class World:  # type: ignore[misc]
     @ivar slow: what those wait for that do not end at once.
     @ivar changed: what was done.
     @ivar recovery: fires when the queue is recovered.
+    @ivar ahead: how many seconds queue ids are ahead of the clock, as after a crash.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -42,6 +43,7 @@ class World:  # type: ignore[misc]
         self.broken: set[QueueID] = set()
         self.changed: list[tuple[str, QueueID]] = []
         self.recovery: Deferred[Any] = succeed(None)
+        self.ahead = 0.0
 
     def action(self, name: str) -> Callable[[QueueID, Queue | None], Any]:
         """
@@ -64,15 +66,18 @@ class World:  # type: ignore[misc]
                 del self.queues[queue_id]
             if name == "requeue":
                 del self.queues[queue_id]
-                self.queues[encode(int(self.clock.seconds() * 1_000_000) + len(self.changed))] = (
-                    Queue.INCOMING
-                )
+                number = int((self.clock.seconds() + self.ahead) * 1_000_000) + len(self.changed)
+                self.queues[encode(number)] = Queue.INCOMING
 
         return act
 
     def recovered(self) -> Deferred[Any]:
         """See L{IMailQueue.recovered}."""
         return self.recovery
+
+    def newest(self) -> QueueID:
+        """See L{IMailQueue.newest}."""
+        return encode(int((self.clock.seconds() + self.ahead) * 1_000_000))
 
     def scan(self, queue: Queue) -> Scan:
         """See L{IMailQueue.scan}."""
@@ -208,6 +213,14 @@ class AllTests(Case):
         """What was requeued comes again, and is not requeued again."""
         self.assertEqual(self.ask(self.begin("requeue", None))["number"], 10)
         self.assertEqual(set(self.world.queues.values()), {Queue.INCOMING})
+
+    def test_requeue_ids_ahead(self) -> None:
+        """After a crash ids may be ahead of the clock: such messages are requeued all the same, and once."""
+        self.world.ahead = 60.0
+        early = encode(int((NOW + 30) * 1_000_000))
+        self.world.queues[early] = Queue.DEFERRED
+        self.assertEqual(self.ask(self.begin("requeue", None))["number"], 11)
+        self.assertIn(("requeue", early), self.world.changed)
 
     def test_progress(self) -> None:
         """While it goes on, the client hears how far it is."""

@@ -15,7 +15,15 @@ After the last round the queue is drained into a recording SMTP sink, and then
   - the queue must be empty, C{corrupt} included.
 
 Messages delivered more than once are counted and printed: a crash between the sink's answer and the
-record of it may repeat a delivery, and must never lose one.
+record of it may repeat a delivery, and must never lose one. With C{--deferring} the sink refuses some
+recipients for now.
+
+With C{--operator} an operator is at work as well: all messages are put on hold, released, requeued and
+flushed in a random order, by the commands, while the service is under load and dies; some commands are killed
+themselves, and some run while there is no service. Before the queue is drained, everything is put on hold,
+the service is killed and started once more, and
+
+  - nothing may arrive while it is on hold.
 
 Exits 0 when all of that holds, 1 when not.
 """
@@ -34,14 +42,25 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 REPLY_TIME_LIMIT = 20.0
 START_TIME_LIMIT = 30.0
 DRAIN_TIME_LIMIT = 300.0
+COMMAND_TIME_LIMIT = 120.0
+QUIET_SECONDS = 3.0
 TWISTD = "from twisted.scripts.twistd import run; run()"
 ROOT = Path(__file__).resolve().parent.parent.parent
 QUEUES = ("incoming", "active", "deferred", "hold", "corrupt")
+COMMANDS = (
+    ("postsuper", "-h", "ALL"),
+    ("postsuper", "-H", "ALL"),
+    ("postsuper", "-H", "ALL"),
+    ("postsuper", "-r", "ALL"),
+    ("postqueue", "-f"),
+)
 
 
 def free_port() -> int:
@@ -65,30 +84,49 @@ def netstring(data: bytes) -> bytes:
 class Sink:
     """An SMTP server that records the token of each message it accepted, and whether it was whole."""
 
-    def __init__(self) -> None:
-        self.tokens: Counter[str] = Counter()
-        self.wanted: dict[str, int] = {}
+    def __init__(self, chance: random.Random, deferring: float) -> None:
+        """
+        @param deferring: the share of recipients that are to be tried again.
+        """
+        self.chance = chance
+        self.deferring = deferring
+        self.tokens: dict[str, Counter[bytes]] = {}
         self.broken: list[str] = []
+
+    def copies(self) -> int:
+        """
+        @return: how many copies came, one for each recipient.
+        """
+        return sum(copies.total() for copies in self.tokens.values())
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """
         Speak to one client until it leaves.
         """
-        recipients = 0
+        recipients: list[bytes] = []
         try:
             writer.write(b"220 sink.test ESMTP\r\n")
             while line := await reader.readline():
                 verb = line[:4].upper()
                 if verb == b"EHLO":
                     writer.write(b"250-sink.test\r\n250-PIPELINING\r\n250 8BITMIME\r\n")
+                elif verb == b"MAIL":
+                    recipients = []
+                    writer.write(b"250 2.1.0 Ok\r\n")
                 elif verb == b"RCPT":
-                    recipients += 1
+                    if self.chance.random() < self.deferring:
+                        writer.write(b"450 4.2.0 later\r\n")
+                        continue
+                    recipients.append(line.partition(b"<")[2].partition(b">")[0])
                     writer.write(b"250 2.1.5 Ok\r\n")
                 elif verb == b"DATA":
+                    if not recipients:
+                        writer.write(b"554 5.5.1 no valid recipients\r\n")
+                        continue
                     writer.write(b"354 go ahead\r\n")
                     body = await self._data(reader)
                     self._record(body, recipients)
-                    recipients = 0
+                    recipients = []
                     writer.write(b"250 2.0.0 Ok\r\n")
                 elif verb == b"QUIT":
                     writer.write(b"221 bye\r\n")
@@ -110,19 +148,18 @@ class Sink:
                 return b"".join(lines)
             lines.append(line[1:] if line.startswith(b".") else line)
 
-    def _record(self, message: bytes, recipients: int) -> None:
+    def _record(self, message: bytes, recipients: list[bytes]) -> None:
         head, _, body = message.partition(b"\r\n\r\n")
-        found = re.search(rb"X-Token: (\S+) (\S+) (\d+)\r\n", head + b"\r\n")
+        found = re.search(rb"X-Token: (\S+) (\S+)\r\n", head + b"\r\n")
         if found is None:
             self.broken.append("a message without a token")
             return
-        token, checksum, count = found[1].decode(), found[2].decode(), int(found[3])
+        token, checksum = found[1].decode(), found[2].decode()
         digest = hashlib.sha256(body.replace(b"\r\n", b"\n")).hexdigest()
         if digest != checksum:
             self.broken.append(f"{token}: body of {len(body)} bytes does not match its checksum")
         # One delivery may carry some of the recipients; count each recipient's copy.
-        self.tokens[token] += recipients
-        self.wanted[token] = count
+        self.tokens.setdefault(token, Counter()).update(recipients)
 
 
 class Client:
@@ -133,12 +170,12 @@ class Client:
         self.chance = chance
         self.name = name
         self.sent = 0
-        self.acknowledged: dict[str, int] = {}
+        self.acknowledged: dict[str, list[bytes]] = {}
         self.unanswered = 0
 
-    def message(self) -> tuple[str, int, bytes]:
+    def message(self) -> tuple[str, list[bytes], bytes]:
         """
-        @return: a fresh token, its number of recipients, and the whole QMQP request.
+        @return: a fresh token, its recipients, and the whole QMQP request.
         """
         self.sent += 1
         token = f"{self.name}-{self.sent}"
@@ -146,20 +183,22 @@ class Client:
         size = self.chance.randrange(100_000, 400_000) if large else self.chance.randrange(10, 6000)
         body = (token.encode() + b" 0123456789abcdef\n") * (size // 32 + 1)
         count = self.chance.choice((1, 1, 1, 2, 7))
-        content = (
-            b"From: sender@source.test\nDate: Thu, 1 Jan 2026 00:00:00 +0000\nX-Token: %s %s %d\n\n%s"
-            % (token.encode(), hashlib.sha256(body).hexdigest().encode(), count, body)
+        content = b"From: sender@source.test\nDate: Thu, 1 Jan 2026 00:00:00 +0000\nX-Token: %s %s\n\n%s" % (
+            token.encode(),
+            hashlib.sha256(body).hexdigest().encode(),
+            body,
         )
-        addresses = b"".join(netstring(b"user%d@d%d.test" % (n, n % 3)) for n in range(count))
+        recipients = [b"user%d@d%d.test" % (n, n % 3) for n in range(count)]
+        addresses = b"".join(map(netstring, recipients))
         request = netstring(netstring(content) + netstring(b"sender@source.test") + addresses)
-        return token, count, request
+        return token, recipients, request
 
     async def run(self) -> None:
         """
         Send until cancelled or the server is gone.
         """
         while True:
-            token, count, request = self.message()
+            token, recipients, request = self.message()
             try:
                 reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
             except OSError:
@@ -172,7 +211,7 @@ class Client:
             finally:
                 writer.close()
             if re.match(rb"\d+:K", reply):
-                self.acknowledged[token] = count
+                self.acknowledged[token] = recipients
             else:
                 self.unanswered += 1
 
@@ -239,16 +278,104 @@ class Service:
         self.process.send_signal(how)
         return await self.process.wait()
 
-    def queued(self) -> list[str]:
+    def queued(self, queues: Sequence[str] = QUEUES) -> list[str]:
         """
         @return: the queue files there are, with their queue.
         """
-        return [
-            f"{queue}/{path.name}"
-            for queue in QUEUES
-            for path in (self.queue / queue).rglob("*")
-            if path.is_file() and (os.stat(path).st_mode & 0o100 or queue == "corrupt")
-        ]
+        found = []
+        for queue in queues:
+            for path in (self.queue / queue).rglob("*"):
+                # Files come and go meanwhile.
+                with suppress(FileNotFoundError):
+                    if path.is_file() and (path.stat().st_mode & 0o100 or queue == "corrupt"):
+                        found.append(f"{queue}/{path.name}")
+        return found
+
+    async def command(self, *arguments: str, killed_after: float | None = None) -> int:
+        """
+        Run one of the commands.
+
+        @param killed_after: seconds until it is killed.
+        @return: its exit status.
+        """
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "qmqpd_tx.admin.main", "-c", str(self.scratch), *arguments),
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=open(self.scratch / "commands.out", "ab"),  # noqa: SIM115 - the child keeps it
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        try:
+            return await asyncio.wait_for(process.wait(), killed_after or COMMAND_TIME_LIMIT)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+            if killed_after is None:
+                raise SystemExit(f"{arguments}: not done in time") from None
+            return -signal.SIGKILL
+
+
+class Operator:
+    """Puts on hold, releases, requeues and flushes, as it comes."""
+
+    def __init__(self, service: Service, chance: random.Random) -> None:
+        self.service = service
+        self.chance = chance
+        self.done: Counter[str] = Counter()
+        self.stopping = False
+
+    async def one(self) -> None:
+        """
+        Run one command; now and then it is killed.
+        """
+        arguments = self.chance.choice(COMMANDS)
+        killed_after = self.chance.uniform(0.2, 1.5) if self.chance.random() < 0.25 else None
+        status = await self.service.command(*arguments, killed_after=killed_after)
+        self.done[f"{' '.join(arguments[:2])}{'' if status == 0 else ' (cut off)'}"] += 1
+
+    async def run(self) -> None:
+        """
+        Run commands until told to stop.
+        """
+        self.stopping = False
+        while not self.stopping:
+            await self.one()
+
+    async def freeze(self, sink: Sink) -> list[str]:
+        """
+        Hold everything, kill the service, start it again, and see that it stays so.
+
+        @return: what is wrong.
+        """
+        end = time.monotonic() + COMMAND_TIME_LIMIT
+        while self.service.queued(("incoming", "active", "deferred")):
+            if time.monotonic() > end:
+                return ["not everything could be put on hold"]
+            await self.service.command("postsuper", "-h", "ALL")
+        # A delivery that was under way when its message was put on hold goes on, and counts.
+        await asyncio.sleep(QUIET_SECONDS)
+        held, copies = set(self.service.queued(("hold",))), sink.copies()
+        await self.service.command("postqueue", "-f")
+        await asyncio.sleep(QUIET_SECONDS)
+        await self.service.kill()
+        await self.service.start()
+        await self.service.command("postqueue", "-f")
+        await asyncio.sleep(QUIET_SECONDS)
+        print(f"{len(held)} messages on hold", flush=True)
+        problems = []
+        if sink.copies() != copies:
+            problems.append(f"{sink.copies() - copies} copies arrived of what was on hold")
+        if held != set(self.service.queued()):
+            problems.append("what is on hold is not what was put there")
+        return problems
+
+    async def release(self) -> None:
+        """
+        Nothing is to stay on hold.
+        """
+        end = time.monotonic() + COMMAND_TIME_LIMIT
+        while self.service.queued(("hold",)) and time.monotonic() < end:
+            await self.service.command("postsuper", "-H", "ALL")
 
 
 async def rounds(options: argparse.Namespace, scratch: Path) -> int:
@@ -260,19 +387,25 @@ async def rounds(options: argparse.Namespace, scratch: Path) -> int:
     # That a peer which was killed does not read any more is what this is about.
     logging.getLogger("asyncio").setLevel(logging.ERROR)
     chance = random.Random(options.seed)
-    sink = Sink()
+    sink = Sink(chance, options.deferring)
     sink_port, qmqp_port = free_port(), free_port()
     server = await asyncio.start_server(sink.serve, "127.0.0.1", sink_port, limit=1 << 20)
     service = Service(scratch, qmqp_port, sink_port)
-    acknowledged: dict[str, int] = {}
+    operator = Operator(service, chance)
+    acknowledged: dict[str, list[bytes]] = {}
+    problems: list[str] = []
     unanswered = 0
     for number in range(options.rounds):
         await service.start()
         clients = [Client(qmqp_port, chance, f"{number}-{n}") for n in range(options.clients)]
         tasks = [asyncio.ensure_future(client.run()) for client in clients]
+        hands = [asyncio.ensure_future(operator.run()) for _ in range(options.operator)]
         await asyncio.sleep(chance.uniform(0.02, options.longest))
         await service.kill()
         await asyncio.wait(tasks, timeout=REPLY_TIME_LIMIT)
+        # The command that is under way finds no service any more, and may do it to the files.
+        operator.stopping = True
+        await asyncio.gather(*hands)
         for client in clients:
             acknowledged.update(client.acknowledged)
             unanswered += client.unanswered
@@ -282,6 +415,9 @@ async def rounds(options: argparse.Namespace, scratch: Path) -> int:
                 flush=True,
             )
     await service.start()
+    if options.operator:
+        problems += await operator.freeze(sink)
+        await operator.release()
     end = time.monotonic() + DRAIN_TIME_LIMIT
     while time.monotonic() < end and service.queued():
         await asyncio.sleep(0.2)
@@ -289,18 +425,23 @@ async def rounds(options: argparse.Namespace, scratch: Path) -> int:
     left = service.queued()
     status = await service.kill(signal.SIGTERM)
     server.close()
-    missing = [token for token, count in acknowledged.items() if sink.tokens[token] < count]
-    repeated = sum(1 for token, copies in sink.tokens.items() if copies > sink.wanted[token])
+    for token, recipients in acknowledged.items():
+        missing = [recipient for recipient in recipients if not sink.tokens.get(token, {}).get(recipient)]
+        if missing:
+            problems.append(f"{token}: missing: {missing}")
+    repeated = sum(1 for copies in sink.tokens.values() if copies.total() > len(copies))
     print(
         f"{options.rounds} rounds, seed {options.seed}: {len(acknowledged)} messages acknowledged, "
         f"{unanswered} unanswered, {len(sink.tokens)} arrived, {repeated} with a recipient delivered twice; "
-        f"missing {len(missing)}, broken {len(sink.broken)}, left in the queue {len(left)}, "
+        f"problems {len(problems)}, broken {len(sink.broken)}, left in the queue {len(left)}, "
         f"exit status after SIGTERM {status}"
     )
-    for problem in [*missing[:10], *sink.broken[:10], *left[:10]]:
+    for what, number in sorted(operator.done.items()):
+        print(f"  {what}: {number}")
+    for problem in [*problems[:20], *sink.broken[:10], *left[:10]]:
         print("  problem:", problem)
     # twistd ends itself with the signal that it was told to stop with.
-    return 1 if missing or sink.broken or left or status not in (0, -signal.SIGTERM) else 0
+    return 1 if problems or sink.broken or left or status not in (0, -signal.SIGTERM) else 0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -313,6 +454,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--clients", type=int, default=20)
     parser.add_argument("--longest", type=float, default=0.8, help="longest time under load, seconds")
+    parser.add_argument("--operator", type=int, default=0, help="commands that run at a time beside it")
+    parser.add_argument("--deferring", type=float, default=0.0, help="share of recipients the sink defers")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--keep", type=Path, help="scratch folder to use and keep")
     options = parser.parse_args(arguments)

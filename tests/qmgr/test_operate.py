@@ -395,6 +395,28 @@ class DeleteTests(OperatorTestCase):
         self.assertEqual(len(self.smtp.requests), 1)
 
 
+class VanishedTests(OperatorTestCase):
+    """Somebody removes files by hand."""
+
+    config = (
+        "qmgr_message_active_limit = 10\nqmgr_message_recipient_limit = 20\ndefault_recipient_limit = 10\n"
+    )
+
+    def test_gone_with_unread_recipients(self) -> None:
+        """A message whose file has gone leaves the active queue, however much of it was not read."""
+        message = self.message(*[f"u{n:03}@d.test" for n in range(400)])
+        self.smtp.script = hangs
+        moving: Deferred[None] = Deferred()
+        self.queue.move = lambda *arguments: moving  # type: ignore[assignment, method-assign]
+        self.manager.arrived(message)
+        self.run_turns()
+        self.successResultOf(self.queue.remove(message.queue_id, Queue.INCOMING))
+        moving.errback(MessageNotFound(f"{message.queue_id}: move: no such message"))
+        while self.smtp.waiting:
+            self.answer()
+        self.assertEqual(self.manager.status().messages, [])
+
+
 class RequeueTests(OperatorTestCase):
     """C{postsuper -r}."""
 
@@ -450,6 +472,34 @@ class RequeueTests(OperatorTestCase):
         self.assertEqual(self.where(queue_id), [Queue.DEFERRED])
         self.wait(301)
         self.assertEqual(self.where(queue_id), [])
+
+    def test_old_one_cannot_be_removed(self) -> None:
+        """As long as the old message cannot be removed, nothing brings it up: the new one is in the queue."""
+        queue_id = self.defer()
+        self.queue.broken.add("remove")
+        self.successResultOf(self.manager.requeue(queue_id))
+        self.assertEqual(len(self.cleanup.taken), 1)
+        self.manager.flush()
+        self.wait(30)
+        self.assertEqual(len(self.smtp.requests), 1)
+        self.nobody(self.manager.requeue(queue_id), self.manager.hold(queue_id))
+        self.queue.broken.clear()
+        self.wait(400)
+        self.assertEqual(len(self.smtp.requests), 1)
+        self.assertEqual(self.where(queue_id), [])
+
+    def test_refused_and_deferred(self) -> None:
+        """Those whose delivery was under way, and failed for now, are not requeued either: that is said."""
+        self.smtp.script = hangs
+        queue_id = self.send("u@d.test")
+        self.cleanup.refuses = True
+        requeued = self.manager.requeue(queue_id)
+        request, waiting = self.smtp.waiting.pop()
+        waiting.callback(deferred(request))
+        self.run_turns()
+        self.failureResultOf(requeued, SpoolError)
+        self.flushLoggedErrors(IntakeError)
+        self.assertEqual(self.where(queue_id), [Queue.DEFERRED])
 
     def test_refused_active(self) -> None:
         """An active message that cleanup does not take is tried again."""

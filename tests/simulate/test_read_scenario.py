@@ -171,6 +171,36 @@ class BadTests(SynchronousTestCase):
         self.changed('"5m"', '"five"', "main", "minimal_backoff_time", "five")
         self.changed('"5m"', "[1]", "main", "minimal_backoff_time")
 
+    def test_unknown_parameters(self) -> None:
+        """A misspelled parameter is refused; those of a destination's transport are known."""
+        self.changed("minimal_backoff_time", "minimal_backof_time", "main", "minimal_backof_time", "postconf")
+        self.changed("minimal_backoff_time", '"\\u001b[2J\\n"', "main", "?[2J?")
+        self.changed("minimal_backoff_time", "bulk_destination_rate_delay", "bulk_destination_rate_delay")
+        text = GOOD.replace("minimal_backoff_time", "bulk_destination_rate_delay")
+        config = scenario_config(
+            scenario_from_text(text.replace('name = "sink"', 'name = "sink"\ntransport = "bulk"'))
+        )
+        self.assertEqual(config.transport_seconds("bulk", "destination_rate_delay"), 300.0)
+
+    def test_huge_values(self) -> None:
+        """Numbers and tables that are too large even for a message."""
+        for value in ("1" + "0" * 400, "1" + "0" * 5000, "0x" + "f" * 6000, "-0x" + "f" * 6000):
+            for key in ("bandwidth", "connect_timeout", "domains", "transport", "latency", "outage", "what"):
+                self.changed('name = "sink"', f'name = "sink"\n{key} = {value}', "")
+            self.changed('"5m"', value, "")
+        deep = ".".join("a" * 3000)
+        for key in ("main", "latency", "title", "limit"):
+            self.refused(f"{key}.{deep} = 1\n" + GOOD.replace("[main]", "[other]"), "")
+
+    def test_keys(self) -> None:
+        """A key is shown cut, and cannot drive a terminal."""
+        self.changed('name = "sink"', 'name = "sink"\n"\\u001b[2J\\n" = 1', "?[2J?", "no such key")
+        self.refused("x" * 100_000 + " = 1\n" + GOOD, "x" * 60 + "... = 1", "no such key")
+
+    def test_config_is_no_file(self) -> None:
+        """What never ends is not read."""
+        self.refused('config = "/dev/zero"\n' + GOOD, "config", "/dev/zero", "main.cf")
+
     def test_files(self) -> None:
         """A file that is not there, is a folder, or no text."""
         folder = Path(self.mktemp())

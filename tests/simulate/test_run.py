@@ -7,7 +7,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from qmqpd_tx.interfaces import IBounces, IDeliveryTransport, IRouter
+from qmqpd_tx.interfaces import ConfigError, IBounces, IDeliveryTransport, IRouter
 from qmqpd_tx.message import Queue
 from qmqpd_tx.simulate.parts import CountingBounces, Network, ScenarioRouter, ScriptedTransport
 from qmqpd_tx.simulate.read import scenario_from_text
@@ -66,6 +66,23 @@ class PartsTests(SynchronousTestCase):
 
 class RunTests(SynchronousTestCase):
     """Runs of small scenarios."""
+
+    def test_without_end(self) -> None:
+        """
+        A scenario that would run for years is given up after its steps, with what to do about it.
+        """
+        error = self.assertRaises(
+            ConfigError,
+            world_of,
+            'outage = [{ from = "00:00", to = "+30 00:00" }]',
+            arrival='at = "09:00"\nmessages = 10',
+            main='minimal_backoff_time = "1s"\nmaximal_backoff_time = "1s"\nqueue_run_delay = "1s"',
+            top='steps = 5000\nlimit = "30d"',
+        )
+        self.assertNotIn("\n", str(error))
+        for word in ("steps = 5000", "simulated hours", "limit", "allow more steps"):
+            self.assertIn(word, str(error))
+        self.assertEqual(figures_of(top='steps = 5000\nstart = "08:59"').ended, "drained")
 
     def test_one_message(self) -> None:
         """

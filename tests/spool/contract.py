@@ -334,6 +334,14 @@ class QueueContract(_Base):
         self.assertEqual([self.successResultOf(result) for result in results], [None, Queue.HOLD, None, None])
         self.assertIsNone(self.successResultOf(locate(QueueID("../x"))))
 
+    def test_newest(self) -> None:
+        """All that is there is no newer than the newest, and all that comes is."""
+        for _ in range(3):
+            before = self.write()
+            newest = self.queue.newest()
+            self.assertGreaterEqual(newest, before.queue_id)
+            self.assertGreater(self.queue.create(NOW - 86400).queue_id, newest)
+
     def test_released(self) -> None:
         """Mail that is released may keep the time that it had when it was held, and is due then."""
         held = self.defer(NOW + 300)

@@ -118,11 +118,14 @@ class BackgroundTests(SynchronousTestCase):
         self.addCleanup(lambda: self.successResultOf(queue.stop()))
         return queue
 
-    def store(self, queue: FileMailQueue, where: Queue, body: bytes = b"\nhello\n") -> QueueID:
+    def store(
+        self, queue: FileMailQueue, where: Queue, body: bytes = b"\nhello\n", when: float = NOW
+    ) -> QueueID:
         """
+        @param when: when it arrives.
         @return: the id of a message.
         """
-        writer = queue.create(NOW)
+        writer = queue.create(when)
         writer.write(body)
         writer.envelope(ENVELOPE, TOP)
         writer.recipient(b"a@b", b"a@b")
@@ -413,6 +416,27 @@ class BackgroundTests(SynchronousTestCase):
         again = self.make(-DAY)
         self.assertEqual(self.fs.listed, [])
         self.assertGreater(again.create(NOW - DAY).queue_id, max(names))
+
+    def test_crash_after_a_pause(self) -> None:
+        """
+        A message that came after a long pause, just before a crash, was named before the floor could be
+        raised: it belongs to the run before all the same.
+        """
+        queue = self.make()
+        floor = os.path.join(self.directory, "pid", "floor")
+        with open(floor, "rb") as file:
+            before = file.read()
+        late = self.store(queue, Queue.INCOMING, when=NOW + 600)
+        with open(floor, "wb") as file:
+            file.write(before)
+        with open(os.path.join(self.directory, "incoming", late), "r+b") as file:
+            file.seek(-1, os.SEEK_END)
+            file.write(b"?")
+        os.close(queue._lock or -1)
+        self.make_up(queue)
+        again = self.make(601.0)
+        self.assertGreater(again.create(NOW).queue_id, late)
+        self.assertEqual(self.finish(again).damaged, (late,))
 
     def store_at(self, queue: FileMailQueue, when: float) -> QueueID:
         """

@@ -36,11 +36,10 @@ def overtaker(job: JobState, settings: TransportSettings, now: float) -> JobStat
 
 def overtake(job: JobState, other: JobState, cost: int) -> None:
     """
-    Put a job just before the current one, which pays.
+    Put a job just before the current one, which pays. Another one that has paid before gets nothing back: two
+    jobs that may overtake each other would do so for ever.
     """
     count = int(other.count[0])
-    if other.parent is not None:
-        _repay(other, other.charged)
     job.credit -= count * cost
     other.parent = job
     other.charged = count

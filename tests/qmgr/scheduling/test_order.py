@@ -21,7 +21,7 @@ from qmqpd_tx.qmgr.scheduling.feedback import WindowSettings
 from qmqpd_tx.qmgr.scheduling.preemptive import PreemptiveScheduler
 from qmqpd_tx.qmgr.scheduling.roundrobin import RoundRobinScheduler
 from qmqpd_tx.qmgr.scheduling.settings import TransportSettings
-from tests.qmgr.scheduling.support import MakeScheduler, many, runs
+from tests.qmgr.scheduling.support import MakeScheduler, many, recipients, runs, take
 
 
 @frozen
@@ -639,3 +639,28 @@ class PostfixTests(SynchronousTestCase):
     def test_old(self) -> None:
         """The old scheduler: one destination after the other, first come, first served."""
         self.check(OLD, RoundRobinScheduler)
+
+
+class MutualTests(SynchronousTestCase):
+    """Jobs that may overtake each other."""
+
+    def test_comes_to_an_end(self) -> None:
+        """
+        Two messages with much credit and one entry each for a destination that opens: one of them gets it.
+        (They once paid each other back what they had paid, for ever.)
+        """
+        kind = TransportSettings(
+            WindowSettings(limit=1), recipient_limit=1, slot_cost=2, minimum_slots=0, slot_discount=100
+        )
+        subject = PreemptiveScheduler(lambda name: kind)
+        for job, first in (("plug", "z"), ("a", "abcdez"), ("b", "fghijz")):
+            batch = recipients(*[f"{letter}@d.test" for letter in first])
+            subject.begin(job, 0.0, len(batch))
+            subject.refilled(job, len(batch), False, 0.0)
+            subject.add(job, "smtp", "relay", batch, 0.0)
+        under_way = take(subject)
+        self.assertEqual(runs([entry.job for entry in under_way]), "plug a*5 b*5")
+        subject.done(under_way[0], None, 1.0)
+        entry = subject.next(1.0)
+        assert entry is not None
+        self.assertIn(entry.job, ("a", "b"))
