@@ -47,7 +47,7 @@ from qmqpd_tx.intake import Listeners, intakes
 from qmqpd_tx.interfaces import ConfigError, Recovery, SpoolError
 from qmqpd_tx.maillog import MailLog
 from qmqpd_tx.message import LogKind, QueueID
-from qmqpd_tx.qmgr.selection import select_scheduler
+from qmqpd_tx.qmgr.selection import SERVICE, select_scheduler
 from qmqpd_tx.qmgr.service import QueueManager
 from qmqpd_tx.qmgr.triggers import TriggerFactory, Triggers
 from qmqpd_tx.qmgr.watchdog import Watchdog
@@ -121,7 +121,7 @@ class MailSystem(MultiService):
             forget_dead=lambda: self.manager.triggered(Triggers(flush_dead=True)),
         )
         self.manager = QueueManager(
-            config=config,
+            config=_of_qmgr(config),
             clock=reactor,
             queue=self.queue,
             router=self.router,
@@ -136,7 +136,7 @@ class MailSystem(MultiService):
             remembered=self._remembered,
         )
         self.cleanup.arrivals = self.manager
-        self._watchdog = Watchdog(config=config, clock=reactor)
+        self._watchdog = Watchdog(config=_of_qmgr(config), clock=reactor)
         self._names = ClientNames(
             reactor,
             resolver,
@@ -359,9 +359,9 @@ class MailSystem(MultiService):
             self.queue.reconfigure,
             self.cleanup.reconfigure,
             self.bounces.reconfigure,
-            self.manager.reconfigure,
+            lambda config: self.manager.reconfigure(_of_qmgr(config)),
             self.flush.reconfigure,
-            self._watchdog.reconfigure,
+            lambda config: self._watchdog.reconfigure(_of_qmgr(config)),
             lambda _config: self._listeners.reconfigure(self._services),
             self.maillog.reconfigure,
         ]
@@ -425,6 +425,16 @@ def _handle(handler: Callable[[int, FrameType | None], None] | signal.Handlers, 
     if threading.current_thread() is threading.main_thread():
         for number in numbers:
             signal.signal(number, handler)
+
+
+def _of_qmgr(config: Config) -> Config:
+    """
+    @return: the configuration with the C{-o} options of the C{qmgr} line in master.cf.
+    """
+    for service in config.services:
+        if service.name == SERVICE and service.overrides:
+            return config.for_service(service)
+    return config
 
 
 def _settle_memory() -> None:

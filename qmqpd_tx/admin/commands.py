@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from qmqpd_tx.admin.codec import ControlError
+from qmqpd_tx.admin.codec import ANSWER_LIMIT, ControlError, encode_object
 from qmqpd_tx.admin.control import Handler
 from qmqpd_tx.admin.explaining import RECIPIENTS
 from qmqpd_tx.admin.operating import Operations
@@ -83,10 +84,21 @@ def commands(manager: IManaged, queue: IMailQueue, flush: IFlush, clock: IReacto
         "status": lambda _request: manager.status(),
         "flush": lambda _request: manager.flush(),
         "deliver_now": lambda request: manager.deliver_now(_queue_id(request)),
-        "explain": lambda request: manager.explain(_queue_id(request), RECIPIENTS),
+        "explain": lambda request: manager.explain(_queue_id(request), RECIPIENTS).addCallback(_fitting),
         "flush_site": lambda request: Deferred.fromCoroutine(flush_site(_text(request, "site"))),
         **operations.handlers(),
     }
+
+
+def _fitting(explained: Any) -> Any:
+    """
+    @return: an explanation of as many recipients as an answer has room for. Addresses are as long as senders
+        make them, and reasons as destinations make them.
+    """
+    while len(encode_object({"ok": True, "result": explained})) > ANSWER_LIMIT and explained.recipients:
+        some = explained.recipients[: len(explained.recipients) // 2]
+        explained = evolve(explained, recipients=some, more=True)
+    return explained
 
 
 def _text(request: Mapping[str, Any], name: str) -> str:

@@ -106,7 +106,7 @@ class Turns:
         steps = 0
         pause = 0.0
         try:
-            while admit() | deliver() | read():
+            while admit() | read() | deliver():
                 steps += 1
                 if steps >= _TURN_STEPS or not 0 <= clock() - began < limit:
                     break

@@ -166,7 +166,7 @@ class World:
                 hours = (self.since_midnight() - self.scenario.start) / 3600
                 raise ConfigError(
                     f"{self.scenario.file}: steps = {self.scenario.steps}: are over after {hours:.1f} "
-                    f"simulated hours: make limit shorter, have less mail or fewer retries, or allow more steps"
+                    f"simulated hours: make limit shorter, have less mail or fewer retries, or allow more"
                 )
             now = self.clock.seconds()
             for record in self.destinations:

@@ -6,15 +6,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from qmqpd_tx.admin.codec import ControlError
+from qmqpd_tx.admin.codec import ANSWER_LIMIT, ControlError, encode_object
 from qmqpd_tx.admin.commands import commands
 from qmqpd_tx.interfaces import IFlush, MessageNotFound, NotEligible
 from qmqpd_tx.message import Queue, QueueID
+from qmqpd_tx.qmgr.explanation import Explanation, LastStatus, Reason, RecipientExplanation, Waiting
 
 
 class Manager:
@@ -22,9 +24,11 @@ class Manager:
     A queue manager.
 
     @ivar asked: what it was asked for.
+    @ivar explanation: what it answers to C{explain}.
     """
 
     def __init__(self) -> None:
+        self.explanation: Explanation | None = None
         self.asked: list[tuple[str, object]] = []
 
     def status(self) -> Any:
@@ -45,7 +49,7 @@ class Manager:
 
     def explain(self, queue_id: QueueID, limit: int) -> Deferred[Any]:
         """See L{QueueManager.explain}."""
-        return self._ask("explain", queue_id)
+        return self._ask("explain", queue_id).addCallback(lambda _: self.explanation)
 
     def hold(self, queue_id: QueueID, queue: Queue | None = None) -> Deferred[None]:
         """See L{QueueManager.hold}."""
@@ -101,6 +105,23 @@ class CommandTests(SynchronousTestCase):
             for request in ({}, {"queue_id": None}, {"queue_id": ["316BTD3SSHJ"]}):
                 self.assertRaises(ControlError, self.handlers[name], request)
         self.assertEqual(self.manager.asked, [])
+
+    def test_explain_what_is_too_long(self) -> None:
+        """
+        Long addresses and the long reason of a destination make an answer shorter, and not an internal error.
+        """
+        address, reason = "\u00e9".encode() * 450 + b"@dst.test", "\u0100" * 1000
+        waits = [Waiting(Reason.DEAD_DESTINATION, reason)] * 2
+        one = RecipientExplanation(
+            address, address, "smtp", "dst.test", LastStatus("4.4.1", reason, "none"), 1.0, waits
+        )
+        whole = Explanation("316BTD3SSHJ", Queue.DEFERRED, b"", 1, 1.0, 1000, [one] * 1000, False, waits)
+        self.manager.explanation = whole
+        told = self.successResultOf(self.handlers["explain"]({"queue_id": "316BTD3SSHJ"}))
+        self.assertLess(len(encode_object({"ok": True, "result": told})), ANSWER_LIMIT)
+        self.assertEqual((len(told.recipients), told.more, told.recipient_count), (500, True, 1000))
+        self.manager.explanation = small = evolve(whole, recipients=[one] * 10)
+        self.assertIs(self.successResultOf(self.handlers["explain"]({"queue_id": "316BTD3SSHJ"})), small)
 
     def test_all(self) -> None:
         """A flush, and the status."""

@@ -139,7 +139,7 @@ class Sink:
             writer.close()
 
     async def _data(self, reader: asyncio.StreamReader) -> bytes:
-        lines = []
+        lines: list[bytes] = []
         while True:
             line = await reader.readline()
             if not line.endswith(b"\r\n"):
@@ -426,7 +426,8 @@ async def rounds(options: argparse.Namespace, scratch: Path) -> int:
     status = await service.kill(signal.SIGTERM)
     server.close()
     for token, recipients in acknowledged.items():
-        missing = [recipient for recipient in recipients if not sink.tokens.get(token, {}).get(recipient)]
+        arrived = sink.tokens.get(token, Counter())
+        missing = [recipient for recipient in recipients if not arrived[recipient]]
         if missing:
             problems.append(f"{token}: missing: {missing}")
     repeated = sum(1 for copies in sink.tokens.values() if copies.total() > len(copies))

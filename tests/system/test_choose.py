@@ -68,6 +68,28 @@ class ChooseTests(SynchronousTestCase):
         self.assertEqual(service.process.wait(20) if service.process else 0, 1)
         self.assertIn("master.cf, line 1: qmgr: there is no queue manager nqmgr", service.output.read_text())
 
+    def test_options(self) -> None:
+        """The -o options of that line are the queue manager's, at the start and after a reload."""
+        master = MASTER.format(command="qmgr -o qmgr_message_active_limit=1")
+        with Destination(hold=True) as destination:
+            service = RunningService(scratch(self), free_port(), relay(destination), master=master)
+            with service:
+                for number in range(3):
+                    qmqp_send(
+                        service.port, b"Subject: x\n\nx\n", b"a@source.test", [b"m%d@list.test" % number]
+                    )
+                wait_until(lambda: destination.waiting == 1, 10, "the first at its destination")
+                self.assertEqual(service.log_text().count("(queue active)"), 1)
+                (service.scratch / "master.cf").write_text(
+                    MASTER.format(command="qmgr -o qmgr_message_active_limit=3")
+                )
+                service.signal(signal.SIGHUP)
+                service.wait_for_log("reload -- configuration")
+                qmqp_send(service.port, b"Subject: x\n\nx\n", b"a@source.test", [b"m9@list.test"])
+                wait_until(lambda: service.log_text().count("(queue active)") == 3, 10, "three active")
+                destination.release()
+                wait_until(lambda: not service.queued(), 20, "an empty queue")
+
     def test_reload(self) -> None:
         """A change needs a restart, and a warning says so; a wrong one is refused."""
         master = MASTER.format(command="qmgr")

@@ -10,7 +10,7 @@ message came to it, so that a message can be withdrawn without a look at others.
 Recipients are read as long as there is room in C{qmgr_message_recipient_limit}, and
 C{qmgr_message_recipient_minimum} when there is none; but a message never has more of them in memory than
 C{qmgr_fudge_factor} percent of that limit, so that mail which comes later gets its turn between two reads. A
-message reads on when half of what it had in memory is done.
+message reads on when all that it had in memory is done.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ class Message:
 
     @ivar job: the key that the caller knows it by.
     @ivar recipients: how many of its recipients are in memory.
-    @ivar most: how many were in memory after the last read.
     @ivar more: whether others are to be read.
     @ivar unread: how many those may be, at most.
     @ivar reading: how many are being read now.
@@ -43,12 +42,11 @@ class Message:
     @ivar batches: what waits of it.
     """
 
-    __slots__ = ("batches", "hungry", "job", "more", "most", "reading", "recipients", "unread")
+    __slots__ = ("batches", "hungry", "job", "more", "reading", "recipients", "unread")
 
     def __init__(self, job: Any, unread: int | None) -> None:
         self.job = job
         self.recipients = 0
-        self.most = 0
         self.more = False
         self.unread = unread
         self.reading = 0
@@ -150,7 +148,6 @@ class RoundRobinScheduler(SchedulerCore[Ring, Turn]):
         self._reserved -= message.reading
         message.reading = 0
         message.recipients += count
-        message.most = message.recipients
         message.more = more
         if message.unread is not None:
             message.unread = max(0, message.unread - count)
@@ -355,11 +352,6 @@ class RoundRobinScheduler(SchedulerCore[Ring, Turn]):
             self._feed(message)
 
     def _feed(self, message: Message) -> None:
-        if (
-            message.more
-            and not message.hungry
-            and not message.reading
-            and message.recipients * 2 <= message.most
-        ):
+        if message.more and not message.hungry and not message.reading and not message.recipients:
             message.hungry = True
             self._hungry.append(message)
