@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from qmqpd_tx.interfaces import DeliveryRequest
 from qmqpd_tx.message import Queue, QueueID, Route
@@ -189,13 +189,18 @@ class DeliverTests(QueueManagerTestCase):
             answer.callback("smtp:late.test")
             return answer
 
+        def half(address: bytes) -> Deferred[Any]:
+            return succeed(Route("smtp", "half.test", address)) if address.startswith(b"a") else late(address)
+
         self.router.routes[b"nonsense.test"] = lambda address: "smtp:nonsense.test"
         self.router.routes[b"late.test"] = late
+        self.router.routes[b"half.test"] = half
         ids = [
             self.send("a@nonsense.test"),
             self.send("a@late.test"),
             self.send("a@nonsense.test", "b@nonsense.test"),
             self.send("a@late.test", "b@late.test"),
+            self.send("a@half.test", "b@half.test"),
             self.send("u@d.test", "a@nonsense.test", "v@d.test"),
             self.send(*[f"{n}@nonsense.test" for n in range(1200)]),
         ]
@@ -203,10 +208,10 @@ class DeliverTests(QueueManagerTestCase):
         self.assertEqual(self.manager.status().messages, [])
         self.assertEqual(self.manager.recipients(), 0)
         self.assertEqual([self.where(queue_id) for queue_id in ids], [[Queue.DEFERRED]] * len(ids))
-        del self.router.routes[b"nonsense.test"], self.router.routes[b"late.test"]
+        self.router.routes.clear()
         self.wait(301)
         self.assertEqual([self.where(queue_id) for queue_id in ids], [[]] * len(ids))
-        self.assertEqual(len(set(self.smtp.delivered())), 6 + 1200)
+        self.assertEqual(len(set(self.smtp.delivered())), 8 + 1200)
 
 
 class DoubleBounceTests(QueueManagerTestCase):

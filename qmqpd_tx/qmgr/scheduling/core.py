@@ -132,15 +132,16 @@ class SchedulerCore(ABC, Generic[TransportT, DestinationT]):
             if destination.failure is not None:
                 self._resume(destination)
             before = destination.window.concurrency
-            destination.window.succeeded(destination.busy)
+            given = destination.window.succeeded(destination.busy)
             if settings.debug:
-                self._tell("unthrottle", destination, settings.window.positive.amount(before))
+                feedback = settings.window.positive.amount(before) if given else None
+                self._tell("unthrottle", destination, feedback, destination.window.concurrency)
         elif destination.failure is None:
             before = destination.window.concurrency
             dead = destination.window.failed()
             if settings.debug:
                 feedback = None if dead else settings.window.negative.amount(before)
-                self._tell("throttle", destination, feedback)
+                self._tell("throttle", destination, feedback, 0 if dead else destination.window.concurrency)
             if dead:
                 self._suspend(destination, now, settings.dead_time, failed)
                 returned = self._drain(destination, now)
@@ -367,7 +368,7 @@ class SchedulerCore(ABC, Generic[TransportT, DestinationT]):
 
     # --- words ---
 
-    def _tell(self, what: str, destination: DestinationT, feedback: float | None) -> None:
+    def _tell(self, what: str, destination: DestinationT, feedback: float | None, shown: int) -> None:
         """The lines of C{destination_concurrency_feedback_debug}, as Postfix writes them."""
         window = destination.window
         if feedback is not None:
@@ -378,7 +379,7 @@ class SchedulerCore(ABC, Generic[TransportT, DestinationT]):
             what=what,
             nexthop=destination.key.nexthop,
             limit=window.settings.limit,
-            window=0 if feedback is None else window.concurrency,
+            window=shown,
             success=f"{window.success:g}",
             failure=f"{window.failure:g}",
             fail_cohorts=f"{window.failed_cohorts:g}",

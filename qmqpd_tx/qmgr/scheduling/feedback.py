@@ -150,18 +150,19 @@ class Window:
         if settings.limit:
             self.concurrency = min(self.concurrency, settings.limit)
 
-    def succeeded(self, busy: int) -> None:
+    def succeeded(self, busy: int) -> bool:
         """
         A delivery ended without connection or handshake failure.
 
         @param busy: deliveries under way, this one included. A window that is far above what is in use
             does not grow: negative feedback would come too late.
+        @return: whether feedback was given: not at the limit, nor when the window is not in use.
         """
         self.failed_cohorts = 0.0
         settings = self.settings
         concurrency = self.concurrency
         if concurrency == settings.limit or concurrency >= busy + settings.start:
-            return
+            return False
         feedback = settings.positive.amount(concurrency)
         success = self.success + feedback
         # Without early steps, three times a third has to be one.
@@ -175,6 +176,7 @@ class Window:
                 concurrency = settings.limit
             self.concurrency = concurrency
         self.success = success
+        return True
 
     def failed(self) -> bool:
         """
