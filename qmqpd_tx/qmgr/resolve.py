@@ -234,12 +234,14 @@ class RecipientResolver:
         def resolved(results: list[Any]) -> None:
             if slice_.job.wish is Wish.NONE:
                 late, slice_.late = slice_.late, []
+                taken = 0
                 try:
                     for recipient, (_, route) in zip(late, results, strict=True):
                         self._handover.group(slice_.job, slice_.groups, recipient, route)
+                        taken += 1
                 except Exception:
                     self.bug(Failure(), slice_.job)  # type: ignore[no-untyped-call]
-                    slice_.late = late
+                    slice_.late = late[taken:]
                     self._drop_slice(slice_)
             self._go_on(slice_)
 
@@ -250,9 +252,11 @@ class RecipientResolver:
         if ready is None:
             ready = slice_.ready = deque(slice_.groups.items())
         while ready and room > 0:
-            (transport, nexthop), recipients = ready.popleft()
+            (transport, nexthop), recipients = ready[0]
             room -= len(recipients)
             self._handover.some(job, transport, nexthop, recipients)
+            # Only now, so that nobody is lost from sight when this goes wrong.
+            ready.popleft()
 
     def _drop_slice(self, slice_: _Slice) -> None:
         left = slice_.left()

@@ -52,8 +52,8 @@ RECIPIENTS: Final = 5_000_000
 LONGEST: Final = 35 * DAY
 """How long a run may last."""
 
-STEPS: Final = 100_000_000
-"""After how many steps it is given up, unless the scenario says otherwise: a quarter of an hour or so."""
+STEPS: Final = 20_000_000
+"""After how many steps it is given up, unless the scenario says otherwise: half an hour or so."""
 
 _DOMAIN: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,250}[A-Za-z0-9_])?")
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,60}")

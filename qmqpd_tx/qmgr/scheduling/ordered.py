@@ -66,7 +66,13 @@ class Ordered(Generic[Item]):
         """
         Take an item out, if it is there.
         """
-        if self._keys.pop(item, None) is not None:
+        if self._keys.pop(item, None) is None:
+            return
+        line = self._line
+        if line and line[0][1] is item:
+            # Most leave at the head.
+            line.popleft()
+        else:
             self._tidy()
 
     def first(self) -> Item | None:

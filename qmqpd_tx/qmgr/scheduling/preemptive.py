@@ -323,9 +323,12 @@ class PreemptiveScheduler(SchedulerCore[Lane, QueueState]):
         if peer is None:
             peer = PeerState(job, destination, destination.put)
             job.peers[destination] = destination.peers[job] = peer
-            job.ring.append(peer)
-            if len(job.ring) == 1:
-                lane.runnable.push(job, job.place)
+            if destination.resumes or destination.busy >= destination.window.concurrency:
+                self._park(peer)
+            else:
+                job.ring.append(peer)
+                if len(job.ring) == 1:
+                    lane.runnable.push(job, job.place)
         if not job.waiting:
             lane.jobs[job] = None
         name = destination.key
@@ -381,13 +384,18 @@ class PreemptiveScheduler(SchedulerCore[Lane, QueueState]):
             if peer.entries:
                 if not destination.resumes and destination.busy < destination.window.concurrency:
                     return peer
-                peer.parked = True
-                parked = destination.parked
-                if parked is None:
-                    parked = destination.parked = Ordered()
-                parked.push(peer, job.place)
+                self._park(peer)
             ring.popleft()
         return None
+
+    def _park(self, peer: PeerState) -> None:
+        """Its destination is closed: it stands there, in the order of jobs, until that opens."""
+        peer.parked = True
+        destination = peer.destination
+        parked = destination.parked
+        if parked is None:
+            parked = destination.parked = Ordered()
+        parked.push(peer, peer.job.place)
 
     def _moved(self, job: JobState) -> None:
         """A job stands before the current one now."""

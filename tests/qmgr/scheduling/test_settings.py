@@ -32,6 +32,20 @@ class SettingsTests(SynchronousTestCase):
         other = read_settings(config, "relay")
         self.assertEqual((other.slot_cost, other.slot_loan, other.pool), (7, 3, 20000))
 
+    def test_windows_and_times(self) -> None:
+        """What a destination starts with, how far it grows, and for how long it is left alone."""
+        config = config_from_text(
+            "initial_destination_concurrency = 3\nsmtp_initial_destination_concurrency = 2\n"
+            "smtp_destination_concurrency_limit = 9\n"
+            "smtp_destination_concurrency_failed_cohort_limit = 4\nsmtp_destination_recipient_limit = 6\n"
+            "minimal_backoff_time = 11s\ntransport_retry_time = 12s\n"
+        )
+        found, other = read_settings(config, "smtp"), read_settings(config, "relay")
+        self.assertEqual((found.window.initial, found.window.limit, found.window.cohort_limit), (2, 9, 4))
+        self.assertEqual((other.window.initial, other.window.limit, other.window.cohort_limit), (3, 20, 1))
+        self.assertEqual((found.recipient_limit, other.recipient_limit), (6, 50))
+        self.assertEqual((found.dead_time, found.retry_time), (11.0, 12.0))
+
     def test_rates_below_a_second(self) -> None:
         """Beyond Postfix: rate delays may be fractions; other times may not."""
         config = config_from_text("smtp_destination_rate_delay = 0.25s\ndefault_transport_rate_delay = .5\n")
