@@ -158,9 +158,10 @@ class RecipientResolver:
         A step with recipients of a message has ended.
         """
         job.busy -= 1
-        if job.todo:
+        if job.todo or job.next_position is not None:
+            # Also when nobody of a slice was scheduled: there are others to be read.
             self._wake()
-        else:
+        if not job.todo:
             self._check(job)
 
     def bug(self, failure: Failure, job: Job) -> None:

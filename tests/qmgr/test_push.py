@@ -5,13 +5,57 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock, deferLater
 
 from qmqpd_tx.config import config_from_text
-from qmqpd_tx.interfaces import DeliveryRequest, SpoolError
-from qmqpd_tx.message import Queue, QueueID, Recipient, Route
+from qmqpd_tx.interfaces import DeliveryRequest, IStoredMessage, SpoolError
+from qmqpd_tx.message import Queue, QueueID, Recipient, RecipientSlice, Route
 from qmqpd_tx.qmgr.triggers import read_triggers
 from qmqpd_tx.status import Action, DeliveryReport, Outcome
 from tests.qmgr.scripted import QueueManagerTestCase, deferred, hangs, refused, sent
+
+
+class SlowlyRead:
+    """
+    A message whose recipients take a moment to read, as from a busy disk.
+    """
+
+    def __init__(self, message: IStoredMessage, clock: Clock) -> None:
+        self._message = message
+        self._clock = clock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._message, name)
+
+    async def recipients(self, position: int | None, limit: int) -> RecipientSlice:
+        """See L{IStoredMessage.recipients}."""
+        await deferLater(self._clock, 0.1)
+        found: RecipientSlice = await self._message.recipients(position, limit)
+        return found
+
+
+class SlicesTests(QueueManagerTestCase):
+    """A message of more recipients than fit into memory, none of which is tried."""
+
+    config = (
+        "defer_transports = slow\nqmgr_message_recipient_limit = 20\nqmgr_message_active_limit = 10\n"
+        "slow_recipient_limit = 20\nslow_extra_recipient_limit = 0\n"
+    )
+
+    def test_read_to_the_end(self) -> None:
+        """
+        All its slices are read, and all are deferred, although no delivery ever ends that would lead to the
+        next read.
+        """
+        self.transports["slow"] = self.smtp
+        self.router.routes[b"slow.test"] = lambda address: Route("slow", "slow.test", address)
+        message = self.message(*(f"u{number}@slow.test" for number in range(100)))
+        slowly: Any = SlowlyRead(message, self.clock)
+        self.manager.arrived(slowly)
+        self.wait(60)
+        self.assertEqual(self.where(message.queue_id), [Queue.DEFERRED])
+        lines = [line for line in self.lines(message.queue_id) if "(deferred transport)" in line]
+        self.assertEqual(len(lines), 100)
 
 
 class DeferTransportsTests(QueueManagerTestCase):
