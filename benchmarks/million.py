@@ -21,7 +21,7 @@ from pathlib import Path
 from attrs import frozen
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
-from twisted.logger import globalLogBeginner
+from twisted.logger import ILogObserver, LogEvent, globalLogBeginner
 from zope.interface import implementer
 
 from qmqpd_tx.config import config_from_text
@@ -225,11 +225,16 @@ def _commit(queue: FileMailQueue, clock: Clock, recipients: int, domains: int) -
     writer.commit().addCallback(lambda message: message.close())
 
 
+@implementer(ILogObserver)
+def _no_log(event: LogEvent) -> None:
+    """A million lines are nobody's business."""
+
+
 def main(write: Callable[[str], object] = print) -> None:
     """
     Run and print.
     """
-    globalLogBeginner.beginLoggingTo([lambda event: None], discardBuffer=True, redirectStandardIO=False)
+    globalLogBeginner.beginLoggingTo([_no_log], discardBuffer=True, redirectStandardIO=False)
     arguments = sys.argv[1:]
     recipients = int(arguments[0]) if arguments else 1_000_000
     domains = int(arguments[1]) if len(arguments) > 1 else 10_000
