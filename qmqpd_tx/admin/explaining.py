@@ -143,7 +143,7 @@ def _recipient(recipient: Mapping[str, Any], now: float) -> Iterator[str]:
         relay = "" if last["relay"] == "none" else f", relay {printable(last['relay'])}"
         yield f"    last status   {printable(last['dsn'])}{relay}: {printable(last['text'])}"
     elif recipient["waits"] and recipient["waits"][0]["reason"] != DELIVERING:
-        yield "    last status   none: no attempt is on record"
+        yield "    last status   none known"
     if recipient["next_attempt"] is not None:
         yield f"    next attempt  {_when(recipient['next_attempt'], now)}"
     yield from _waits(recipient["waits"], now, recipient["next_attempt"])

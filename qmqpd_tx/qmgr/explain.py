@@ -33,7 +33,10 @@ LIMIT: Final = 1000
 """How many recipients are explained if nothing else is said."""
 
 _STATUS_LIMIT: Final = 20000
-"""The last status is looked up for messages with up to so many recipients: the log is read as a whole."""
+"""
+The last status is looked up for messages with up to so many recipients, because the log is read as a whole; it
+is not known for those of larger ones.
+"""
 
 
 class RememberedStatus(Protocol):

@@ -89,7 +89,7 @@ class WordsTests(SynchronousTestCase):
                 "c@dst.test",
                 "    sent to       C@alias.test",
                 "    destination   smtp:dst.test",
-                "    last status   none: no attempt is on record",
+                "    last status   none known",
                 "    next attempt  T, in 4 min 20 s",
                 "    waits for     its next attempt: it has failed before",
             ],
@@ -171,7 +171,7 @@ class StoppedTests(Case):
         self.assertIn("    next attempt  ", tried)
         self.assertIn("    waits for     the service: the mail system is not running", tried)
         new = next(block for block in blocks if block.startswith("new@dst.test"))
-        self.assertIn("    last status   none: no attempt is on record", new)
+        self.assertIn("    last status   none known", new)
 
     async def test_hold(self) -> None:
         """Held mail waits for a person, with or without a service."""
