@@ -34,8 +34,7 @@ LIMIT: Final = 1000
 
 _STATUS_LIMIT: Final = 20000
 """
-The last status is looked up for messages with up to so many recipients, because the log is read as a whole; it
-is not known for those of larger ones.
+The last status is looked up for messages with up to so many recipients, because the log is read as a whole.
 """
 
 
