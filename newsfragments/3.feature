@@ -7,3 +7,5 @@ Hold, release, requeue and delete mail with ``qmqpd-tx postsuper``, active mail 
 Delay warnings: ``delay_warning_time``, ``delay_notice_recipient`` and ``confirm_delay_cleared``.
 
 The service takes mail a few milliseconds after it starts, whatever is queued: recovery and the index of deferred mail are made beside it. A queue file that is deleted, cut or replaced while its message is active is noticed, and nothing of another message is delivered.
+
+A transport or router that returns nonsense defers mail with a clear error, and never blocks a destination. VERP notices that were queued are not sent again when a later one of the same message fails.
