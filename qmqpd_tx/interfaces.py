@@ -2,7 +2,8 @@
 The contracts between the rooms, and nothing else.
 
 A room imports this module, L{qmqpd_tx.message}, L{qmqpd_tx.status} and libraries; it never imports
-another room. L{qmqpd_tx.tap} wires the rooms together.
+another room. L{qmqpd_tx.mailsystem} wires the rooms together. It is long because it is read as one: all that
+one room may ask of another.
 
 Conventions:
 

@@ -38,7 +38,6 @@ from qmqpd_tx.admin.codec import SOCKET
 from qmqpd_tx.admin.commands import commands
 from qmqpd_tx.admin.control import ControlService
 from qmqpd_tx.bounce import Bounces
-from qmqpd_tx.bounce.records import FailedRecipient, decode_log
 from qmqpd_tx.cleanup import Cleanup
 from qmqpd_tx.config import Config, load_config
 from qmqpd_tx.events import Logger
@@ -46,7 +45,6 @@ from qmqpd_tx.flush import FlushService
 from qmqpd_tx.intake import Listeners, intakes
 from qmqpd_tx.interfaces import ConfigError, Recovery, SpoolError
 from qmqpd_tx.maillog import MailLog
-from qmqpd_tx.message import LogKind, QueueID
 from qmqpd_tx.qmgr.selection import SERVICE, select_scheduler
 from qmqpd_tx.qmgr.service import QueueManager
 from qmqpd_tx.qmgr.triggers import TriggerFactory, Triggers
@@ -133,7 +131,7 @@ class MailSystem(MultiService):
             cleanup=self.cleanup,
             flush=self.flush,
             scheduler=self._scheduler,
-            remembered=self._remembered,
+            remembered=self.bounces.deferred_recipients,
         )
         self.cleanup.arrivals = self.manager
         self._watchdog = Watchdog(config=_of_qmgr(config), clock=reactor)
@@ -188,12 +186,6 @@ class MailSystem(MultiService):
             if service.name == transport and service.type == "unix":
                 return self._config.for_service(service).seconds("daemon_timeout")
         return self._config.seconds("daemon_timeout")
-
-    async def _remembered(self, queue_id: QueueID) -> Sequence[FailedRecipient]:
-        """
-        @return: how the last attempt ended for the recipients of a message that wait.
-        """
-        return decode_log(await self.queue.read_log(LogKind.DEFER, queue_id))
 
     # --- start --------------------------------------------------------------------------------------
 

@@ -77,14 +77,9 @@ class Handover:
 
         @param route: where it goes, or L{None}: the resolver has failed.
         """
-        if route is None:
-            self._suspend(job, [recipient], _UNRESOLVED)
-            return
-        if self._discarded(job, recipient, route):
-            return
-        if route.recipient != recipient.address:
-            recipient = Recipient(route.recipient, recipient.original, recipient.position)
-        self._hand_over(job, route.transport, route.nexthop, [recipient])
+        wanted = self._routed(job, recipient, route)
+        if wanted is not None and route is not None:
+            self._hand_over(job, route.transport, route.nexthop, [wanted])
 
     def group(self, job: Job, groups: Groups, recipient: Recipient, route: Route | None) -> None:
         """
@@ -93,19 +88,15 @@ class Handover:
         @param groups: where to put it.
         @param route: where it goes, or L{None}: the resolver has failed.
         """
-        if route is None:
-            self._suspend(job, [recipient], _UNRESOLVED)
+        wanted = self._routed(job, recipient, route)
+        if wanted is None or route is None:
             return
-        if self._discarded(job, recipient, route):
-            return
-        if route.recipient != recipient.address:
-            recipient = Recipient(route.recipient, recipient.original, recipient.position)
         key = (route.transport, route.nexthop)
         group = groups.get(key)
         if group is None:
-            groups[key] = [recipient]
+            groups[key] = [wanted]
         else:
-            group.append(recipient)
+            group.append(wanted)
 
     def some(self, job: Job, transport: str, nexthop: str, recipients: list[Recipient]) -> None:
         """
@@ -138,6 +129,17 @@ class Handover:
     def _suspend(self, job: Job, recipients: list[Recipient], failure: DestinationFailure) -> None:
         self._scheduler.forgo(job, len(recipients), self._clock.seconds())
         self._settler.suspend(job, recipients, failure)
+
+    def _routed(self, job: Job, recipient: Recipient, route: Route | None) -> Recipient | None:
+        """The recipient as it is to be delivered to; L{None} when its way ends here."""
+        if route is None:
+            self._suspend(job, [recipient], _UNRESOLVED)
+            return None
+        if self._discarded(job, recipient, route):
+            return None
+        if route.recipient != recipient.address:
+            return Recipient(route.recipient, recipient.original, recipient.position)
+        return recipient
 
     def _discarded(self, job: Job, recipient: Recipient, route: Route) -> bool:
         """Whether it was mail for the double-bounce address, which ends here."""

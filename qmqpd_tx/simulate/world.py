@@ -26,6 +26,7 @@ from qmqpd_tx.interfaces import ConfigError
 from qmqpd_tx.maillog.render import TextFormatter
 from qmqpd_tx.qmgr.scheduling.control import IQueueScheduler
 from qmqpd_tx.qmgr.scheduling.settings import RecipientLimits, TransportSettings
+from qmqpd_tx.qmgr.selection import SCHEDULERS
 from qmqpd_tx.qmgr.service import QueueManager
 from qmqpd_tx.simulate.arrivals import Arrivals
 from qmqpd_tx.simulate.behaviour import Behaviour
@@ -37,7 +38,6 @@ from qmqpd_tx.simulate.queue import WatchedQueue
 from qmqpd_tx.simulate.records import DestinationRecord, IDeliveryLog, MailClass, MessageRecord
 from qmqpd_tx.simulate.samples import Sample, Sampler
 from qmqpd_tx.simulate.scenario import Scenario, Until
-from qmqpd_tx.simulate.schedulers import scheduler_named
 
 _PROBLEMS: Final = 20
 """How many problems are kept."""
@@ -132,7 +132,7 @@ class World:
         def make(settings: Callable[[str], TransportSettings], limits: RecipientLimits) -> IQueueScheduler:
             if scenario.documented_feedback:
                 settings = _documented(settings)
-            network.scheduler = scheduler_named(scenario.scheduler)(settings, limits)
+            network.scheduler = SCHEDULERS[scenario.scheduler](settings, limits)
             return network.scheduler
 
         self._manager = QueueManager(

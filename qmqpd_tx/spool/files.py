@@ -179,13 +179,22 @@ def settle(fs: FileSystem, source: str, target: str) -> str:
     if exists(fs, target):
         log.warn("{path}: {target} exists: not moved", path=source, target=target)
         return source
+    rename(fs, source, target)
+    return target
+
+
+def rename(fs: FileSystem, source: str, target: str) -> None:
+    """
+    Rename a file, into a folder that may have to be made first.
+
+    @raise FileNotFoundError: there is no such file.
+    """
     try:
         fs.rename(source, target)
     except FileNotFoundError:
         fs.lstat(source)
         make_parent(fs, target)
         fs.rename(source, target)
-    return target
 
 
 def exists(fs: FileSystem, path: str) -> bool:

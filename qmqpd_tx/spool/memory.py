@@ -4,7 +4,7 @@ The queue store in memory: L{IMailQueue} for tests, users' tests included, and f
 Takes nothing from the disk; every Deferred has fired when it is returned, unless L{MemoryMailQueue.hold} is
 set. Same semantics as the file store, and the same bytes, so that positions and sizes agree; both pass the
 same contract suite. Nothing survives the process; L{MemoryMailQueue.start} after L{MemoryMailQueue.stop}
-acts like a restart.
+acts like a restart. As the store on disk, it is one class, a few lines for each method of the interface.
 """
 
 from __future__ import annotations

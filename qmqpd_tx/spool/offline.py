@@ -26,14 +26,14 @@ from contextlib import suppress
 from types import MappingProxyType, TracebackType
 
 from qmqpd_tx.events import Logger
-from qmqpd_tx.interfaces import IConfig, MessageDamaged, MessageUnfinished, SpoolError
+from qmqpd_tx.interfaces import IConfig, SpoolError
 from qmqpd_tx.message import LogKind, Queue, QueueID
-from qmqpd_tx.spool import queueid, record
+from qmqpd_tx.spool import queueid
 from qmqpd_tx.spool.errors import translated
-from qmqpd_tx.spool.files import QueuePaths, find_file, make_parent, walk
+from qmqpd_tx.spool.files import QueuePaths, find_file, rename, walk
 from qmqpd_tx.spool.filesystem import FileSystem, RealFileSystem
 from qmqpd_tx.spool.lock import take_lock
-from qmqpd_tx.spool.record import HEADER_SIZE
+from qmqpd_tx.spool.scan import finished
 from qmqpd_tx.spool.settings import SpoolSettings
 
 log = Logger(namespace="qmqpd_tx.postsuper")
@@ -217,31 +217,11 @@ class OfflineQueue:
                 self._unlink(path)
                 self._drop_logs(queue_id)
                 return True
-            return self._is_message(path, queue_id) and self._move(change, queue_id, path)
+            return finished(self._fs, path, self._fs.lstat(path)) and self._move(change, queue_id, path)
         except FileNotFoundError:
             return False
         except (OSError, SpoolError) as error:
             raise translated(error, f"{change.value} (in {queue.value})", queue_id) from None
-
-    def _is_message(self, path: str, queue_id: QueueID) -> bool:
-        """
-        @return: whether a file is a finished message of that name, or a damaged one.
-        """
-        fs = self._fs
-        fd = fs.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        try:
-            found = fs.fstat(fd)
-            if found.st_mode & 0o700 != 0o700:
-                return False
-            record.decode_header(fs.pread(fd, HEADER_SIZE, 0), found.st_size, queue_id)
-        except MessageUnfinished:
-            return False
-        except MessageDamaged:
-            # Whoever delivers it finds that out and says so.
-            return True
-        finally:
-            fs.close(fd)
-        return True
 
     def _move(self, change: Change, queue_id: QueueID, path: str) -> bool:
         fs = self._fs
@@ -253,12 +233,7 @@ class OfflineQueue:
         if change is Change.REQUEUE:
             fs.utime(path, self._now)
         if path != target:
-            try:
-                fs.rename(path, target)
-            except FileNotFoundError:
-                fs.lstat(path)
-                make_parent(fs, target)
-                fs.rename(path, target)
+            rename(fs, path, target)
             self._touched.update((os.path.dirname(path), os.path.dirname(target)))
         return True
 

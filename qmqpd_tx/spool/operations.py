@@ -28,7 +28,7 @@ from qmqpd_tx.spool import record
 from qmqpd_tx.spool.commits import NewFile
 from qmqpd_tx.spool.disk import Operation, Post
 from qmqpd_tx.spool.errors import RecycledFile, translated
-from qmqpd_tx.spool.files import QueuePaths, make_parent
+from qmqpd_tx.spool.files import QueuePaths, rename
 from qmqpd_tx.spool.filesystem import FileSystem
 from qmqpd_tx.spool.record import HEADER_SIZE, Layout
 
@@ -182,12 +182,7 @@ class Move(FileOperation):
         if source == target:
             fs.lstat(source)
             return
-        try:
-            fs.rename(source, target)
-        except FileNotFoundError:
-            fs.lstat(source)
-            make_parent(fs, target)
-            fs.rename(source, target)
+        rename(fs, source, target)
 
     def _done_already(self, fs: FileSystem, paths: QueuePaths) -> bool:
         """

@@ -71,14 +71,14 @@ def find(
             found = entry.stat(follow_symlinks=False)
         except FileNotFoundError:
             continue
-        if queue is Queue.INCOMING and not _finished(fs, entry.path, found):
+        if queue is Queue.INCOMING and not finished(fs, entry.path, found):
             continue
         yield QueuedEntry(QueueID(entry.name), found.st_mtime)
 
 
-def _finished(fs: FileSystem, path: str, found: os.stat_result) -> bool:
+def finished(fs: FileSystem, path: str, found: os.stat_result) -> bool:
     """
-    @return: whether a file in incoming is a finished message, or a damaged one that must be seen to.
+    @return: whether a file is a finished message of its name, or a damaged one that must be seen to.
     """
     if found.st_mode & 0o700 != 0o700:
         return False

@@ -20,12 +20,12 @@ import heapq
 from abc import ABC, abstractmethod
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import Entry
 from qmqpd_tx.message import Recipient
-from qmqpd_tx.qmgr.scheduling.control import DestinationStatus, Wait
+from qmqpd_tx.qmgr.scheduling.control import DestinationStatus, Wait, WaitingEntry
 from qmqpd_tx.qmgr.scheduling.feedback import Window
 from qmqpd_tx.qmgr.scheduling.settings import RecipientLimits, TransportSettings
 from qmqpd_tx.qmgr.scheduling.states import DestinationState, TransportState
@@ -386,11 +386,28 @@ class SchedulerCore(ABC, Generic[TransportT, DestinationT]):
         )
 
 
-def guess_ahead(destination: DestinationState, ordinal: int) -> int:
+def waiting_entries(
+    destination: DestinationState,
+    entries: Sequence[Entry],
+    ordinal: int,
+    wait: Wait,
+    until: float | None,
+    behind: Any | None,
+) -> Iterator[WaitingEntry]:
     """
-    @param ordinal: what C{put} of the destination was when an entry came.
-    @return: how many entries of the destination are before it: exact when they leave in the order in which
+    @param entries: those of one message that wait for a destination, the next one last.
+    @param ordinal: what C{put} of the destination was when the first of them came.
+    @return: what they wait for. How many are before them is exact when entries leave in the order in which
         they came, and never more than there are.
     """
     gone = destination.put - destination.waiting
-    return max(0, min(ordinal - gone, destination.waiting - 1))
+    for number, entry in enumerate(reversed(entries)):
+        yield WaitingEntry(
+            entry=entry,
+            wait=wait,
+            until=until,
+            behind=behind,
+            ahead=max(0, min(ordinal + number - gone, destination.waiting - 1)),
+            window=destination.window.concurrency,
+            busy=destination.busy,
+        )

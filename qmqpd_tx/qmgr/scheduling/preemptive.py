@@ -38,7 +38,7 @@ from qmqpd_tx.interfaces import Entry
 from qmqpd_tx.message import Recipient
 from qmqpd_tx.qmgr.scheduling.candidates import Candidates
 from qmqpd_tx.qmgr.scheduling.control import IQueueScheduler, Wait, WaitingEntry
-from qmqpd_tx.qmgr.scheduling.core import SchedulerCore, by_domain, guess_ahead
+from qmqpd_tx.qmgr.scheduling.core import SchedulerCore, by_domain, waiting_entries
 from qmqpd_tx.qmgr.scheduling.jobs import JobState, Lane, MessageState, PeerState, QueueState
 from qmqpd_tx.qmgr.scheduling.ordered import Ordered
 from qmqpd_tx.qmgr.scheduling.overtaking import overtake, overtaker, refund
@@ -202,16 +202,7 @@ class PreemptiveScheduler(SchedulerCore[Lane, QueueState]):
                 elif wait is Wait.TURN or wait is Wait.PROCESSES:
                     other = state.transport.runnable.first()
                 behind = other.message.job if other is not None and other is not state else None
-                for number, entry in enumerate(reversed(peer.entries)):
-                    yield WaitingEntry(
-                        entry=entry,
-                        wait=wait,
-                        until=until,
-                        behind=behind,
-                        ahead=guess_ahead(destination, peer.ordinal + number),
-                        window=destination.window.concurrency,
-                        busy=destination.busy,
-                    )
+                yield from waiting_entries(destination, peer.entries, peer.ordinal, wait, until, behind)
 
     # --- hooks of the core ---
 

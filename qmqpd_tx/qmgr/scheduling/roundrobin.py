@@ -24,7 +24,7 @@ from zope.interface import implementer
 from qmqpd_tx.interfaces import Entry
 from qmqpd_tx.message import Recipient
 from qmqpd_tx.qmgr.scheduling.control import IQueueScheduler, WaitingEntry
-from qmqpd_tx.qmgr.scheduling.core import SchedulerCore, by_domain, guess_ahead
+from qmqpd_tx.qmgr.scheduling.core import SchedulerCore, by_domain, waiting_entries
 from qmqpd_tx.qmgr.scheduling.settings import RecipientLimits, TransportSettings
 from qmqpd_tx.qmgr.scheduling.states import DestinationState, TransportState
 
@@ -223,16 +223,7 @@ class RoundRobinScheduler(SchedulerCore[Ring, Turn]):
             wait, until = self._wait(destination, now)
             first = next(iter(destination.batches))
             behind = first.message.job if first.message is not message else None
-            for number, entry in enumerate(reversed(batch.entries)):
-                yield WaitingEntry(
-                    entry=entry,
-                    wait=wait,
-                    until=until,
-                    behind=behind,
-                    ahead=guess_ahead(destination, batch.ordinal + number),
-                    window=destination.window.concurrency,
-                    busy=destination.busy,
-                )
+            yield from waiting_entries(destination, batch.entries, batch.ordinal, wait, until, behind)
 
     # --- hooks of the core ---
 
