@@ -9,18 +9,16 @@ limit, is slow, or does what a script of L{tests.interop.scripted_smtp} says. It
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import re
 import socket
-import threading
 import time
 from collections.abc import Callable, Sequence
-from types import TracebackType
 
 from attrs import define, frozen
 
 from tests.interop.scripted_smtp import Act, Script, Session
+from tests.interop.threaded_server import ThreadedServer
 
 QUIET = 0.25
 """How long nothing new must come until a sink counts as settled, in seconds."""
@@ -115,11 +113,10 @@ class _RecordingSession(Session):
         return super()._command(line)
 
 
-class Sink:
+class Sink(ThreadedServer):
     """
     A scripted destination on 127.0.0.1 that writes everything down; a context manager.
 
-    @ivar port: where it is; from the start, also when it does not listen.
     @ivar script: what it does, as in L{tests.interop.scripted_smtp}; may be replaced.
     @ivar limit: the most connections at a time (see C{most}), others are greeted with 421; L{None} for any
         number.
@@ -131,6 +128,8 @@ class Sink:
         that has had the answer to its message is not counted any more.
     """
 
+    BACKLOG = 500
+
     def __init__(
         self,
         script: Script | None = None,
@@ -140,6 +139,7 @@ class Sink:
         limit: int | None = None,
         latency: float = 0.0,
     ) -> None:
+        super().__init__()
         self.script: Script = script or {}
         self.limit = limit
         self.latency = latency
@@ -149,21 +149,8 @@ class Sink:
         self.most = 0
         self._busy: set[int] = set()
         self._held: list[Held] = []
-        self._visits = 0
-        self._news = threading.Condition()
-        self._connections: set[socket.socket] = set()
-        self._threads: list[threading.Thread] = []
-        self._closing = False
-        self._socket = socket.socket()
-        self._socket.bind(("127.0.0.1", 0))
-        self.port: int = self._socket.getsockname()[1]
         if listen:
             self.listen()
-
-    def listen(self) -> None:
-        """Take connections from now on; until then they are refused."""
-        self._socket.listen(500)
-        self._start(self._accept)
 
     # --- what came --------------------------------------------------------------------------------------
 
@@ -254,80 +241,30 @@ class Sink:
         assert len(taken) >= count, f"{len(taken)} deliveries to port {self.port}, not {count}"
         return taken
 
-    def stop(self) -> None:
-        """End all connections, and stop listening. Safe to call twice."""
-        with self._news:
-            self._closing = True
-            self._news.notify_all()
-            connections = list(self._connections)
-        for each in (self._socket, *connections):
-            # Wakes the thread that waits for it; close alone does not.
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join(10)
-        self._socket.close()
-
-    def __enter__(self) -> Sink:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
     # --- the connections --------------------------------------------------------------------------------
 
-    def _start(self, target: Callable[..., None], *args: object) -> None:
-        thread = threading.Thread(target=target, args=args, daemon=True)
-        self._threads.append(thread)
-        thread.start()
+    def _came(self, visit: int) -> None:
+        self._record("connect", visit)
+        if self.limit is None or len(self._busy) < self.limit:
+            self._busy.add(visit)
+            self.most = max(self.most, len(self._busy))
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._socket.accept()
-            except OSError:
-                return
-            with self._news:
-                if self._closing:
-                    connection.close()
-                    return
-                self._connections.add(connection)
-                self._visits += 1
-                visit = self._visits
-                over = self.limit is not None and len(self._busy) >= self.limit
-                self._record("connect", visit)
-                if not over:
-                    self._busy.add(visit)
-                    self.most = max(self.most, len(self._busy))
-            self._start(self._serve, connection, visit, over)
-
-    def _serve(self, connection: socket.socket, visit: int, over: bool) -> None:
-        try:
-            if over:
-                self._refuse(connection, visit, b"421 4.7.0 srv.test too many connections")
-            else:
-                self._talk(connection, visit)
-        except OSError:
-            pass
-        finally:
-            with self._news:
-                self._busy.discard(visit)
-                self._connections.discard(connection)
-                self._record("close", visit)
-            connection.close()
+    def _left(self, visit: int) -> None:
+        self._busy.discard(visit)
+        self._record("close", visit)
 
     def _refuse(self, connection: socket.socket, visit: int, reply: bytes) -> None:
         with self._news:
             self._record("refused", visit)
         connection.sendall(reply + b"\r\n")
-        connection.shutdown(socket.SHUT_WR)
-        # Unread input would turn the close into a reset.
-        while connection.recv(65536):
-            pass
+        self._finish(connection)
 
     def _talk(self, connection: socket.socket, visit: int) -> None:
+        with self._news:
+            over = visit not in self._busy
+        if over:
+            self._refuse(connection, visit, b"421 4.7.0 srv.test too many connections")
+            return
         if self.hold is Stage.GREETING:
             held = self._wait(visit, None)
             if held.reply is not None and not held.reply.startswith(b"2"):
@@ -356,12 +293,9 @@ class Sink:
             session.script = self.script
             answer = session.feed(data)
         if session.over is Act.CLOSE:
-            connection.shutdown(socket.SHUT_WR)
-            while connection.recv(65536):
-                pass
+            self._finish(connection)
         elif session.over is Act.HANG:
-            with self._news:
-                self._news.wait_for(lambda: self._closing)
+            self._hang()
 
     def _take(self, session: _RecordingSession, visit: int, answer: bytes) -> bytes:
         """A message is there: hold it, or wait, and answer."""

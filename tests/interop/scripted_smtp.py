@@ -10,15 +10,14 @@ is when the first byte of content has come. What the script does not name goes w
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import socket
 import struct
-import threading
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 
 from attrs import frozen
+
+from tests.interop.threaded_server import ThreadedServer
 
 
 class Act(enum.Enum):
@@ -164,14 +163,12 @@ class Session:
         return reply + b"\r\n" if reply else b""
 
 
-class ScriptedServer:
+class ScriptedServer(ThreadedServer):
     """
     A scripted server on 127.0.0.1; a context manager.
 
-    @ivar port: where it is; from the start, also when it does not listen.
     @ivar script: what it does from now on, on open connections too; may be replaced.
     @ivar taken: the messages that it took.
-    @ivar sessions: how many connections there were.
     """
 
     def __init__(
@@ -185,26 +182,14 @@ class ScriptedServer:
         """
         @param listen: L{False}: connections are refused until L{listen} is called.
         """
+        super().__init__()
         self.script: Script = script or {}
         self.taken: list[Transaction] = []
-        self.sessions = 0
         self._options = {"pipelining": pipelining, "eight_bit_mime": eight_bit_mime}
-        self._news = threading.Condition()
-        self._open: set[socket.socket] = set()
-        self._threads: list[threading.Thread] = []
-        self._closing = False
-        self._socket = socket.socket()
         # Little room, so that a server that stops reading is noticed after a few hundred kilobytes.
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-        self._socket.bind(("127.0.0.1", 0))
-        self.port: int = self._socket.getsockname()[1]
         if listen:
             self.listen()
-
-    def listen(self) -> None:
-        """Take connections from now on."""
-        self._socket.listen(128)
-        self._start(self._accept)
 
     def wait_for(self, count: int, seconds: float = 20.0) -> Sequence[Transaction]:
         """
@@ -218,58 +203,7 @@ class ScriptedServer:
             )
             return list(self.taken)
 
-    def stop(self) -> None:
-        """End all connections, and stop listening. Safe to call twice."""
-        with self._news:
-            self._closing = True
-            self._news.notify_all()
-            connections = list(self._open)
-        for each in (self._socket, *connections):
-            # Wakes the thread that waits for it; close alone does not.
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join(10)
-        self._socket.close()
-
-    def __enter__(self) -> ScriptedServer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    def _start(self, target: object, *args: object) -> None:
-        thread = threading.Thread(target=target, args=args, daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._socket.accept()
-            except OSError:
-                return
-            with self._news:
-                self.sessions += 1
-                if self._closing:
-                    connection.close()
-                    return
-                self._open.add(connection)
-            self._start(self._serve, connection)
-
-    def _serve(self, connection: socket.socket) -> None:
-        try:
-            self._talk(connection)
-        except OSError:
-            pass
-        finally:
-            with self._news:
-                self._open.discard(connection)
-            connection.close()
-
-    def _talk(self, connection: socket.socket) -> None:
+    def _talk(self, connection: socket.socket, visit: int) -> None:
         session = Session(self.script, **self._options)
         answer = session.begin()
         while True:
@@ -290,10 +224,6 @@ class ScriptedServer:
         if session.over is Act.RESET:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         elif session.over is Act.CLOSE:
-            # Unread input would turn the close into a reset.
-            connection.shutdown(socket.SHUT_WR)
-            while connection.recv(65536):
-                pass
+            self._finish(connection)
         else:
-            with self._news:
-                self._news.wait_for(lambda: self._closing)
+            self._hang()
