@@ -38,7 +38,7 @@ class IManaged(Protocol):
     def flush(self) -> None:
         """Try all deferred mail now."""
 
-    def deliver_now(self, queue_id: QueueID) -> Deferred[None]:
+    def deliver_now(self, queue_id: QueueID) -> Deferred[bool]:
         """Try one deferred message now."""
 
     def explain(self, queue_id: QueueID, limit: int) -> Deferred[Any]:

@@ -24,6 +24,7 @@ import re
 
 from attrs import frozen
 
+from qmqpd_tx.message import Recipient
 from qmqpd_tx.netstring import encode
 from qmqpd_tx.status import Outcome
 
@@ -71,9 +72,9 @@ def encode_outcome(outcome: Outcome) -> bytes:
     return b"".join(encode(tag + value) for tag, value in fields)
 
 
-def encode_told(recipient: FailedRecipient) -> bytes:
+def encode_told(recipient: FailedRecipient | Recipient) -> bytes:
     """
-    @return: the record that the sender was told of a recipient.
+    @return: the record that the sender was told of a recipient, or is not to be told of what is before.
     """
     fields = [(b"R", recipient.address), (b"O", recipient.original), (b"N", b"")]
     return b"".join(encode(tag + value) for tag, value in fields)

@@ -25,6 +25,7 @@ from weakref import WeakValueDictionary
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from qmqpd_tx.bounce.compose import Audience, Kind, Report
@@ -123,7 +124,7 @@ class Bounces:
         """See L{IBounces.bounced}."""
         records = [encode_outcome(outcome) for outcome in outcomes]
         appended: Deferred[None] = self._queue.append_log(LogKind.BOUNCE, message.queue_id, records, True)
-        return appended
+        return appended.addErrback(self._take_back, message.queue_id, outcomes)
 
     def deferred(self, message: IStoredMessage, outcomes: Sequence[Outcome]) -> Deferred[None]:
         """See L{IBounces.deferred}."""
@@ -170,6 +171,23 @@ class Bounces:
         @raise SpoolError: the log cannot be read.
         """
         return decode_log(await self._queue.read_log(LogKind.DEFER, queue_id))
+
+    def _take_back(self, failure: Failure, queue_id: QueueID, outcomes: Sequence[Outcome]) -> Failure:
+        """
+        What could not be made durable may stand in the log all the same. Its recipients wait for another try,
+        and the sender must not hear that they failed.
+        """
+        records = [encode_told(outcome.recipient) for outcome in outcomes]
+        taken_back: Deferred[None] = self._queue.append_log(LogKind.BOUNCE, queue_id, records, False)
+        taken_back.addErrback(self._not_taken_back, queue_id)
+        return failure
+
+    def _not_taken_back(self, failure: Failure, queue_id: QueueID) -> None:
+        log.warn(
+            "{queue_id}: bounce log: {reason}; the sender may hear of recipients that wait",
+            queue_id=queue_id,
+            reason=failure.getErrorMessage(),
+        )
 
     # --- logs --------------------------------------------------------------------------------------
 

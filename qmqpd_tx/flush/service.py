@@ -67,7 +67,7 @@ class FlushService(Service):
         config: IConfig,
         clock: IReactorTime,
         queue: IMailQueue,
-        deliver_now: Callable[[QueueID], Deferred[None]],
+        deliver_now: Callable[[QueueID], Deferred[bool]],
         forget_dead: Callable[[], None],
     ) -> None:
         """
@@ -240,7 +240,8 @@ class FlushService(Service):
 
     async def _try(self, site: Site, records: Iterable[bytes]) -> tuple[list[bytes], int]:
         """
-        @return: the records of messages that cannot be opened now, and how many others were made active.
+        @return: the records to keep, of messages that cannot be opened now or were active already; and how
+            many are active.
         """
         left: list[bytes] = []
         tried = 0
@@ -251,7 +252,7 @@ class FlushService(Service):
         for record in waiting:
             queue_id = QueueID(record.decode("ascii", "replace"))
             try:
-                await self._deliver_now(queue_id)
+                made_active = await self._deliver_now(queue_id)
             except MessageNotFound:
                 # Delivered, returned or removed since; or on hold.
                 continue
@@ -265,6 +266,9 @@ class FlushService(Service):
                 )
             else:
                 tried += 1
+                if not made_active:
+                    # Its attempt may be at its end; what is recorded once too often does no harm.
+                    left.append(record)
         return left, tried
 
     # --- upkeep -------------------------------------------------------------------------------------

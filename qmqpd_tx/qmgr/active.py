@@ -129,30 +129,32 @@ class Admission:
             return self._from_deferred() or self._from_incoming()
         return self._from_incoming() or self._from_deferred()
 
-    def open_now(self, queue_id: QueueID) -> Deferred[None]:
+    def open_now(self, queue_id: QueueID) -> Deferred[bool]:
         """
         Bring one deferred message in, whatever its time and however full the active queue is.
 
-        @return: a Deferred that fires when it is active.
+        @return: a Deferred that fires when it is active: L{False} if it was before, so that the attempt under
+            way may be at its end.
         @raise MessageNotFound: (failure) it is not in the deferred queue, or should not be any more.
         @raise SpoolError: (failure) it cannot be opened.
         """
         if queue_id in self._active.jobs or queue_id in self._opening or queue_id in self._arrived:
-            return succeed(None)
+            return succeed(False)
         if queue_id in self._chores.stuck:
             return fail(MessageNotFound(f"{queue_id}: on its way out of the queue"))
         self._opening.add(queue_id)
         operation = self._chores.watch(queue_id, "open")
-        opened: Deferred[None] = self._queue.open(queue_id, Queue.DEFERRED)
+        opened: Deferred[IStoredMessage] = self._queue.open(queue_id, Queue.DEFERRED)
 
-        def admit(message: IStoredMessage) -> None:
+        def admit(message: IStoredMessage) -> bool:
             self._opened(message, queue_id, Queue.DEFERRED, True, True)
+            return True
 
         def failed(failure: Failure) -> Failure:
             self._opening.discard(queue_id)
             return failure
 
-        def end(result: Failure | None) -> Failure | None:
+        def end(result: Failure | bool) -> Failure | bool:
             self._open_ended(None, operation)
             return result
 

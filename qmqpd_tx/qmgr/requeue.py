@@ -46,7 +46,6 @@ class Requeuer:
         queue_id: QueueID = message.queue_id
         if self._cleanup is None:
             raise SpoolError(f"{queue_id}: requeue: there is no cleanup service")
-        done = self._active.done.get(queue_id, set())
         incoming: IIncomingMessage = self._cleanup.begin(None)
         try:
             offset = 0
@@ -59,6 +58,8 @@ class Requeuer:
             position: int | None = None
             while True:
                 found: RecipientSlice = await message.recipients(position, _RECIPIENTS)
+                # A mark under way may fail meanwhile, and is then remembered there.
+                done = self._active.done.get(queue_id, ())
                 for recipient in found.recipients:
                     if recipient.position not in done:
                         anybody = True

@@ -186,12 +186,12 @@ class QueueManager(Service):
         """
         self.triggered(Triggers(ignore_times=True, flush_dead=True, scan_deferred=True, scan_incoming=True))
 
-    def deliver_now(self, queue_id: QueueID) -> Deferred[None]:
+    def deliver_now(self, queue_id: QueueID) -> Deferred[bool]:
         """
         Try one deferred message now (C{postqueue -i}), whatever C{defer_transports} says and however dead its
         destination is.
 
-        @return: a Deferred that fires when the message is active.
+        @return: a Deferred that fires when the message is active, with L{False} if it was before.
         @raise MessageNotFound: (failure) it is not in the deferred queue.
         @raise SpoolError: (failure) it cannot be opened.
         """

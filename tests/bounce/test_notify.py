@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from unittest import SkipTest
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import capturedLogs, formatEvent
 from zope.interface.verify import verifyObject
 
@@ -165,6 +165,27 @@ class Safety(BounceTestCase):
         self.assertEqual(self.log(message.queue_id), [b"bad@y.test"])
         self.intake.queue.capacity = None
         self.assertIsNotNone(self.successResultOf(self.bounces.notify(message)))
+
+    def test_record_not_durable(self) -> None:
+        """
+        A failure whose record may be lost is not told, though the record can be read for now: the recipient
+        is tried again. What fails for good then is.
+        """
+        message, (recipient,) = self.message()
+        append = self.intake.queue.append_log
+
+        def written_but_not_durable(
+            kind: LogKind, queue_id: QueueID, records: Sequence[bytes], durable: bool
+        ) -> Deferred[None]:
+            self.successResultOf(append(kind, queue_id, records, durable))
+            return fail(SpoolError("fsync: input/output error")) if durable else succeed(None)
+
+        self.patch(self.intake.queue, "append_log", written_but_not_durable)
+        self.failureResultOf(self.bounces.bounced(message, [failure(recipient)]), SpoolError)
+        self.patch(self.intake.queue, "append_log", append)
+        self.assertIsNone(self.successResultOf(self.bounces.notify(message)))
+        self.assertEqual(self.intake.arrivals.stored, [])
+        self.assertEqual(len(self.notices(message, [failure(recipient)])), 1)
 
     def test_copy_fails(self) -> None:
         """

@@ -52,11 +52,11 @@ class Manager:
         self.forgotten = 0
         self.instead: Callable[[QueueID], Deferred[None]] = self.deliver
 
-    def deliver_now(self, queue_id: QueueID) -> Deferred[None]:
+    def deliver_now(self, queue_id: QueueID) -> Deferred[bool]:
         """See L{FlushService}."""
         return self.instead(queue_id)
 
-    def deliver(self, queue_id: QueueID) -> Deferred[None]:
+    def deliver(self, queue_id: QueueID) -> Deferred[bool]:
         """
         Note that a message was made active.
         """
@@ -65,7 +65,7 @@ class Manager:
         if queue_id in self.stuck:
             return fail(SpoolError(f"{queue_id}: input/output error"))
         self.tried.append(queue_id)
-        return succeed(None)
+        return succeed(True)
 
     def forget_dead(self) -> None:
         """See L{FlushService}."""

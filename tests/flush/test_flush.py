@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import capturedLogs, formatEvent
 from zope.interface.verify import verifyObject
 
@@ -126,14 +126,24 @@ class FlushTests(FlushTestCase):
         self.manager.stuck.clear()
         self.assertEqual(self.flush("y.test"), [ONE])
 
+    def test_active_already(self) -> None:
+        """
+        A message that was active before is not forgotten: that attempt may be at its end.
+        """
+        self.defer(1, b"a@y.test")
+        self.manager.instead = lambda queue_id: succeed(False)
+        self.assertEqual(self.flush("y.test"), [])
+        self.manager.instead = self.manager.deliver
+        self.assertEqual(self.flush("y.test"), [ONE])
+
     def test_two_at_a_time(self) -> None:
         """
         Two requests for one site do not hinder each other.
         """
         self.defer(1, b"a@y.test")
-        waiting: list[Deferred[None]] = []
+        waiting: list[Deferred[bool]] = []
 
-        def slowly(queue_id: QueueID) -> Deferred[None]:
+        def slowly(queue_id: QueueID) -> Deferred[bool]:
             waiting.append(Deferred())
             return waiting[-1]
 
@@ -141,10 +151,10 @@ class FlushTests(FlushTestCase):
         first, second = self.service.flush_site("y.test"), self.service.flush_site("y.test")
         self.assertNoResult(first)
         self.defer(2, b"a@y.test")
-        waiting.pop().callback(None)
+        waiting.pop().callback(True)
         self.assertEqual(self.successResultOf(first), 1)
         self.assertNoResult(second)
-        waiting.pop().callback(None)
+        waiting.pop().callback(True)
         self.assertEqual(self.successResultOf(second), 1)
         self.manager.instead = self.manager.deliver
         self.assertEqual(self.flush("y.test"), [])
