@@ -23,7 +23,7 @@ from typing import Any
 from attrs import frozen
 from zope.interface import Attribute, Interface
 
-from qmqpd_tx.message import Envelope, QueueID, Recipient
+from qmqpd_tx.message import Envelope, Queue, QueueID, Recipient
 
 # --- failures ----------------------------------------------------------------------------------------
 
@@ -46,6 +46,13 @@ class IntakeError(Exception):
         self.permanent = permanent
         self.dsn = dsn
         self.text = text
+
+
+class TableError(Exception):
+    """
+    A lookup table could not say whether it has a key: its server is away, its file is damaged. The text names
+    the table and the reason. Mail that depends on it is to be tried again later.
+    """
 
 
 class SpoolError(Exception):
@@ -223,10 +230,12 @@ class IMessageWriter(Interface):
         @return: as L{write}.
         """
 
-    def commit() -> Any:
+    def commit(queue: Any = Queue.INCOMING) -> Any:
         """
-        Make the message complete and durable, in C{incoming}.
+        Make the message complete and durable.
 
+        @param queue: where: L{Queue.INCOMING<qmqpd_tx.message.Queue>} or C{HOLD}. A message that is to be
+            held never is in C{incoming}, whenever a crash may come.
         @return: a Deferred that gives an L{IStoredMessage} after the fsync; the caller must close it.
             Until the Deferred fires no scan of C{incoming} lists the message.
         @raise InsufficientSpace: the disk is full. Nothing is left behind.
@@ -441,12 +450,41 @@ class IQueueScan(Interface):
 # --- intake ------------------------------------------------------------------------------------------
 
 
+@frozen(slots=True)
+class Treatment:
+    """
+    What is to be done to a message on its way in. Who brings it decides: a service by its
+    C{receive_override_options}, C{content_filter} and so on; a notice by C{internal_mail_filter_classes}.
+
+    @ivar checks: header and body checks.
+    @ivar mappings: canonical mapping, virtual aliases, masquerading, automatic bcc recipients.
+    @ivar milters: mail filters (C{non_smtpd_milters}).
+    @ivar content_filter: C{transport:nexthop} that all recipients go to first; C{""}: none.
+    @ivar remote_domain: L{None}: headers are rewritten as those of local mail are. Otherwise this is mail
+        from elsewhere: C{remote_header_rewrite_domain}, with which incomplete header addresses are made
+        complete; C{""}: headers are not rewritten at all.
+    """
+
+    checks: bool = True
+    mappings: bool = True
+    milters: bool = True
+    content_filter: str = ""
+    remote_domain: str | None = None
+
+
+FULL_TREATMENT = Treatment()
+"""That of a message from a client of a service without special options."""
+
+
 class ICleanup(Interface):
     """cleanup(8): turns what a client sends into one queue file."""
 
-    def begin(client: Any, verp_delimiters: bytes | None = None) -> Any:
+    def begin(
+        client: Any, verp_delimiters: bytes | None = None, treatment: Treatment = FULL_TREATMENT
+    ) -> Any:
         """
         @param client: a L{ClientInfo<qmqpd_tx.message.ClientInfo>}, or L{None} for mail made here.
+        @param treatment: what is to be done to it.
         @return: an L{IIncomingMessage}.
         @raise IntakeError: the queue cannot take mail now.
         """
@@ -465,12 +503,15 @@ class IIncomingMessage(Interface):
         """
         Take the next bytes of the content, in any chunking; lines end in LF.
 
-        @return: L{None}, or a Deferred that fires when more can be taken.
+        @return: L{None}, or a Deferred that fires when more can be taken (a disk or a lookup table is waited
+            for). What is given before that is kept in memory until then.
         """
 
-    def sender(address: bytes, verp_delimiters: bytes | None = None) -> None:
+    def sender(address: bytes, verp_delimiters: bytes | None = None) -> Any:
         """
         Take the envelope sender, C{b""} for the null sender; ends the content.
+
+        @return: as L{content}.
         """
 
     def recipient(address: bytes) -> Any:
@@ -482,7 +523,8 @@ class IIncomingMessage(Interface):
 
     def finish() -> Any:
         """
-        @return: a Deferred that gives the L{QueueID} when the message is safe on disk.
+        @return: a Deferred that gives the L{QueueID} when the message is safe on disk, or was discarded, as
+            the operator wishes.
         @raise IntakeError: (failure of the Deferred) it was not accepted; nothing is left behind.
         """
 

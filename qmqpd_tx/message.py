@@ -72,6 +72,16 @@ class ClientInfo:
         return f"{label}:{self.port}" if with_port and self.port is not None else label
 
 
+CONTENT_FILTER = "content_filter"
+"""
+The attribute with the C{transport:nexthop} to which all recipients go instead of where they would go; from
+the parameter of that name, or from a FILTER action.
+"""
+
+SMTPUTF8 = "smtputf8"
+"""The attribute that says that only servers with SMTPUTF8 (RFC 6531) can take this message."""
+
+
 @frozen(slots=True)
 class Envelope:
     """
@@ -84,7 +94,7 @@ class Envelope:
     @ivar eight_bit: whether the content has bytes above 127 (what C{BODY=8BITMIME} declares).
     @ivar verp_delimiters: the two VERP delimiter characters (qmqpd(8): C{prefix-@origin-@[]}), or
         L{None} when the sender is to be used as it is.
-    @ivar attributes: further named attributes, kept with the message.
+    @ivar attributes: further named attributes, kept with the message: L{CONTENT_FILTER}, L{SMTPUTF8}.
     """
 
     sender: bytes

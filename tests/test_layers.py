@@ -18,13 +18,13 @@ from twisted.trial.unittest import SynchronousTestCase
 PACKAGE = "qmqpd_tx"
 ROOT = Path(__file__).resolve().parent.parent
 
-BASE = frozenset({"events", "message", "status", "interfaces", "netstring", "wire"})
+BASE = frozenset({"eager", "events", "message", "status", "interfaces", "netstring", "wire"})
 """What everybody may import, and what imports nobody else."""
 
 LIBRARIES: Mapping[str, frozenset[str]] = {
     "address": frozenset({"tables"}),
     "bounce": frozenset({"address"}),
-    "cleanup": frozenset({"address"}),
+    "cleanup": frozenset({"address", "tables"}),
     "flush": frozenset({"address", "tables", "spool.queueid"}),
     "transports": frozenset({"address"}),
     "admin": frozenset(

@@ -62,22 +62,22 @@ class TransportMaps:
         """
         @return: the entry of C{user+ext@domain} or C{user@domain}, or L{None}.
         """
-        value = self._tables.lookup(quote_local_part(local) + b"@" + domain)
+        value = self._tables.lookup_now(quote_local_part(local) + b"@" + domain)
         if value is None and self._delimiters:
             user, extension = split_extension(local, self._delimiters)
             if extension is not None:
-                value = self._tables.lookup(quote_local_part(user) + b"@" + domain, partial=True)
+                value = self._tables.lookup_now(quote_local_part(user) + b"@" + domain, partial=True)
         return None if value is None else _parse_value(value)
 
     def by_domain(self, domain: bytes) -> Override | None:
         """
         @return: the entry of the domain, of its nearest parent that has one, or of C{*}; or L{None}.
         """
-        value = self._tables.lookup(domain, partial=True)
+        value = self._tables.lookup_now(domain, partial=True)
         dot = -1 if domain.startswith(b"[") else domain.find(b".", 1)
         while value is None and dot != -1:
-            value = self._tables.lookup(self._dot + domain[dot + 1 :], partial=True)
+            value = self._tables.lookup_now(self._dot + domain[dot + 1 :], partial=True)
             dot = domain.find(b".", dot + 1)
         if value is None:
-            value = self._tables.lookup(b"*", partial=True)
+            value = self._tables.lookup_now(b"*", partial=True)
         return None if value is None else _parse_value(value)

@@ -16,11 +16,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from qmqpd_tx.eager import eager
 from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import MessageDamaged
 from qmqpd_tx.message import Recipient, RecipientSlice, RecipientState
 from qmqpd_tx.qmgr.chores import Chores, Operation
-from qmqpd_tx.qmgr.eager import eager
 from qmqpd_tx.qmgr.handover import Handover
 from qmqpd_tx.qmgr.job import ActiveQueue, Job, Trouble, Wish
 from qmqpd_tx.qmgr.resolve import RecipientResolver

@@ -9,10 +9,12 @@ L{ConfigError} on bad syntax. Answers to Postfix's inline and static dictionarie
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from zope.interface import implementer
 
 from qmqpd_tx.interfaces import ConfigError
-from qmqpd_tx.tables.interface import ILookupTable, ILookupTableType
+from qmqpd_tx.tables.interface import ILookupTable, ILookupTableType, TableContext
 from qmqpd_tx.tables.texthash import DictTable
 from qmqpd_tx.tables.words import encode, fold, split_words
 
@@ -30,7 +32,8 @@ class InlineType:
 
     type = "inline"
 
-    def open(self, name: str, parameter: str) -> ILookupTable:
+    def open(self, name: str, context: TableContext) -> ILookupTable:
+        parameter = context.parameter
         shown = f"inline:{name}"
         need = 'need "inline:{name=value...}"'
         if not name.startswith("{"):
@@ -60,6 +63,9 @@ class StaticTable:
 
     __slots__ = ("_value", "name")
     fixed_keys = True
+    immediate = True
+    stable = True
+    sources: Sequence[str] = ()
 
     def __init__(self, name: str, value: bytes) -> None:
         self.name = name
@@ -68,6 +74,9 @@ class StaticTable:
     def lookup(self, key: bytes) -> bytes | None:
         return self._value
 
+    def close(self) -> None:
+        """See L{ILookupTable}."""
+
 
 @implementer(ILookupTableType)
 class StaticType:
@@ -75,7 +84,8 @@ class StaticType:
 
     type = "static"
 
-    def open(self, name: str, parameter: str) -> ILookupTable:
+    def open(self, name: str, context: TableContext) -> ILookupTable:
+        parameter = context.parameter
         shown = f"static:{name}"
         text = _unbrace(name, shown, parameter) if name.startswith("{") else name
         if not text:

@@ -17,7 +17,7 @@ match lists (postconf(5): mynetworks, qmqpd_authorized_clients, mydestination).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
@@ -25,11 +25,11 @@ from attrs import Factory, define
 
 from qmqpd_tx.interfaces import ConfigError
 from qmqpd_tx.tables.interface import ILookupTable
-from qmqpd_tx.tables.registry import open_table
+from qmqpd_tx.tables.keeper import open_table
+from qmqpd_tx.tables.lists import OpenTable
 from qmqpd_tx.tables.words import decode, encode, expand_files, fold
 
 _NUMERIC = re.compile(r"[0-9.]+")
-_OpenTable = Callable[[str, str], ILookupTable]
 
 
 def _fold_text(name: str) -> str:
@@ -103,7 +103,7 @@ class DomainMatchList:
         patterns: Sequence[str],
         parameter: str,
         parent_style: bool = False,
-        open_table: _OpenTable = open_table,
+        open_table: OpenTable = open_table,
         exact: bool = False,
     ) -> None:
         runs: list[_Names] = []
@@ -220,7 +220,7 @@ class HostMatchList:
         patterns: Sequence[str],
         parameter: str,
         parent_style: bool = False,
-        open_table: _OpenTable = open_table,
+        open_table: OpenTable = open_table,
     ) -> None:
         runs: list[_Hosts] = []
         for include, pattern, where in expand_files(patterns, parameter):

@@ -13,12 +13,13 @@ Answers to Postfix's texthash (DATABASE_README).
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from zope.interface import implementer
 
 from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import ConfigError
-from qmqpd_tx.tables.interface import ILookupTable, ILookupTableType
+from qmqpd_tx.tables.interface import ILookupTable, ILookupTableType, TableContext
 from qmqpd_tx.tables.words import fold, logical_lines, read_file
 
 log = Logger(namespace="qmqpd_tx.tables")
@@ -33,17 +34,24 @@ class DictTable:
 
     @param name: C{type:name}.
     @param entries: values by folded key.
+    @param sources: the files that it was read from.
     """
 
-    __slots__ = ("_entries", "name")
+    __slots__ = ("_entries", "name", "sources")
     fixed_keys = True
+    immediate = True
+    stable = True
 
-    def __init__(self, name: str, entries: dict[bytes, bytes]) -> None:
+    def __init__(self, name: str, entries: dict[bytes, bytes], sources: Sequence[str] = ()) -> None:
         self.name = name
+        self.sources = sources
         self._entries = entries
 
     def lookup(self, key: bytes) -> bytes | None:
         return self._entries.get(fold(key))
+
+    def close(self) -> None:
+        """See L{ILookupTable}."""
 
 
 def parse_texthash(data: bytes, path: str) -> dict[bytes, bytes]:
@@ -93,7 +101,8 @@ class TextHashType:
 
     type = "texthash"
 
-    def open(self, name: str, parameter: str) -> ILookupTable:
+    def open(self, name: str, context: TableContext) -> ILookupTable:
+        parameter = context.parameter
         if not name.startswith("/"):
             raise ConfigError(f"{parameter}: texthash:{name}: the file name must be absolute")
-        return DictTable(f"texthash:{name}", parse_texthash(read_file(name, parameter), name))
+        return DictTable(f"texthash:{name}", parse_texthash(read_file(name, parameter), name), [name])

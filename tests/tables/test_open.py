@@ -13,7 +13,14 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from qmqpd_tx.interfaces import ConfigError
-from qmqpd_tx.tables import ILookupTable, ILookupTableType, TableList, open_table, supported_types
+from qmqpd_tx.tables import (
+    ILookupTable,
+    ILookupTableType,
+    TableContext,
+    TableList,
+    open_table,
+    supported_types,
+)
 from qmqpd_tx.tables.registry import BUILT_IN
 from qmqpd_tx.tables.texthash import parse_texthash
 
@@ -133,12 +140,18 @@ class Echo:
     """Answers every key with itself; its keys are patterns."""
 
     fixed_keys = False
+    immediate = True
+    stable = True
+    sources = ()
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def lookup(self, key: bytes) -> bytes | None:
         return key
+
+    def close(self) -> None:
+        """Nothing to let go of."""
 
 
 @implementer(ILookupTableType)
@@ -147,7 +160,7 @@ class EchoType:
 
     type = "echo"
 
-    def open(self, name: str, parameter: str) -> Echo:
+    def open(self, name: str, context: TableContext) -> Echo:
         return Echo(name)
 
 
@@ -176,8 +189,10 @@ class RegistryTests(SynchronousTestCase):
     def test_list(self) -> None:
         """Tables are asked in order; pattern tables are not asked for parts of an address."""
         tables = TableList("inline:{ {a = 1}, {b = 2} }, inline:{b=3,c=4}", "p")
-        self.assertEqual([tables.lookup(key) for key in (b"a", b"b", b"c", b"d")], [b"1", b"2", b"4", None])
+        self.assertEqual(
+            [tables.lookup_now(key) for key in (b"a", b"b", b"c", b"d")], [b"1", b"2", b"4", None]
+        )
         self.assertFalse(TableList("", "p"))
         patterns = TableList("echo:x static:y", "p", lambda text, p: open_table(text, p, [EchoType()]))
-        self.assertEqual(patterns.lookup(b"whole"), b"whole")
-        self.assertEqual(patterns.lookup(b"part", partial=True), b"y")
+        self.assertEqual(patterns.lookup_now(b"whole"), b"whole")
+        self.assertEqual(patterns.lookup_now(b"part", partial=True), b"y")

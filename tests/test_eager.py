@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from qmqpd_tx.qmgr.eager import eager
+from qmqpd_tx.eager import eager
 
 
 class EagerTests(SynchronousTestCase):

@@ -3,8 +3,8 @@ Coroutines that mostly do not wait. Pure.
 
 L{Deferred.fromCoroutine<twisted.internet.defer.Deferred.fromCoroutine>} makes a Deferred, a context and a
 chain of callbacks even for a coroutine that has its answer at once, which is a tenth of what a message costs.
-L{eager} takes the answer without any of that, and falls back on a Deferred only when there is something to
-wait for.
+L{eager} and L{now_or_later} take the answer without any of that, and fall back on a Deferred only when there
+is something to wait for.
 """
 
 from __future__ import annotations
@@ -37,6 +37,19 @@ def eager(
         failed(Failure())  # type: ignore[no-untyped-call]
     else:
         Deferred.fromCoroutine(_rest(coroutine, awaited)).addCallbacks(succeeded, failed)
+
+
+def now_or_later(coroutine: Coroutine[Deferred[Any], Any, T]) -> T | Deferred[T]:
+    """
+    Run a coroutine that awaits Deferreds.
+
+    @return: its result, if there is one at once; else a Deferred that gives it.
+    """
+    try:
+        awaited = coroutine.send(None)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]
+    return Deferred.fromCoroutine(_rest(coroutine, awaited))
 
 
 async def _rest(coroutine: Coroutine[Deferred[Any], Any, T], awaited: Deferred[Any]) -> T:
