@@ -45,7 +45,7 @@ async def send(
             await _ready(incoming.content(piece))
         await _copy(content, incoming, None if report.whole else headers_limit)
         await _ready(incoming.content(tail(report)))
-        incoming.sender(sender)
+        await _ready(incoming.sender(sender))
         await _ready(incoming.recipient(report.to))
     except BaseException:
         incoming.abort()

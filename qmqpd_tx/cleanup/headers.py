@@ -24,6 +24,7 @@ import re
 from collections.abc import Callable
 
 from attrs import frozen
+from twisted.internet.defer import Deferred
 
 from qmqpd_tx.cleanup.mailboxes import CLEAN
 
@@ -144,7 +145,7 @@ class HeaderSection:
         self._buffer = bytearray()
         self._searched = 0
 
-    def section(self, block: bytes) -> bytes | None:
+    def section(self, block: bytes) -> list[bytes | Deferred[bytes]] | None:
         """
         The fast way: a whole header section at once, when all of it is in the first chunk.
 
@@ -168,13 +169,13 @@ class HeaderSection:
                 if changed is not None:
                     changes[index] = changed
         if not changes:
-            return block
-        return b"".join(
+            return [block]
+        return [
             changes[index] if index in changes else name + b":" + value
             for index, (name, value) in enumerate(found)
-        )
+        ]
 
-    def feed(self, data: bytes) -> tuple[bytes, bytes | None]:
+    def feed(self, data: bytes) -> tuple[list[bytes | Deferred[bytes]], bytes | None]:
         """
         @param data: the next bytes.
         @return: header bytes to store now; and once the header section has ended what is known of the
@@ -182,7 +183,7 @@ class HeaderSection:
         """
         buffer = self._buffer
         buffer += data
-        output: list[bytes] = []
+        output: list[bytes | Deferred[bytes]] = []
         while buffer:
             if buffer[:1] == b"\n":
                 return self._end(output, b"")
@@ -211,9 +212,9 @@ class HeaderSection:
         if len(buffer) > 2 * keep:
             del buffer[keep : len(buffer) - 1]
         self._searched = max(0, len(buffer) - 1)
-        return b"".join(output), None
+        return output, None
 
-    def close(self) -> tuple[bytes, bytes]:
+    def close(self) -> tuple[list[bytes | Deferred[bytes]], bytes]:
         """
         The content ended inside the header section.
 
@@ -224,16 +225,18 @@ class HeaderSection:
         output, body = self.feed(b"\n\n" if unfinished else b"\n")
         return output, (body or b"\n")[:-1]
 
-    def _end(self, output: list[bytes], gap: bytes) -> tuple[bytes, bytes]:
+    def _end(
+        self, output: list[bytes | Deferred[bytes]], gap: bytes
+    ) -> tuple[list[bytes | Deferred[bytes]], bytes]:
         body = gap + bytes(self._buffer)
         self._buffer.clear()
         self.part = Part.BODY
-        return b"".join(output), body
+        return output, body
 
     def _name(self, raw: bytes | bytearray) -> re.Match[bytes] | None:
         return _NAME.match(raw, 0, self._rules.line_limit)
 
-    def _header(self, raw: bytes, output: list[bytes]) -> bool:
+    def _header(self, raw: bytes, output: list[bytes | Deferred[bytes]]) -> bool:
         """
         @param raw: what may be a header, with its continuation lines and all line ends.
         @return: whether it is one.

@@ -7,6 +7,9 @@ one) and the first recipient. Durable when the Deferred of L{IncomingMessage.fin
 fails with L{IntakeError<qmqpd_tx.interfaces.IntakeError>}, and then nothing is left in the queue. Answers
 to cleanup(8).
 
+Each call is a step. A step that has to wait, for a table or a disk, gives a Deferred; steps that are called
+meanwhile wait for their turn. Nearly all steps of nearly all messages do not wait.
+
 Missing C{Message-Id}, C{Date} and C{From} headers go to the end of the header section, as in Postfix. The
 C{From} header needs the sender, which QMQP sends after the content; so a header section without C{From}
 is held back and stored with the Received header. If it is too long to be held, the C{From} header comes
@@ -15,18 +18,21 @@ right after the Received header instead.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from qmqpd_tx.address.syntax import quote_address
 from qmqpd_tx.cleanup.addresses import CONTROLS
 from qmqpd_tx.cleanup.dates import MailDate
 from qmqpd_tx.cleanup.headers import HeaderSection, Part
+from qmqpd_tx.cleanup.missing import lacks_from, missing_from, missing_headers
 from qmqpd_tx.cleanup.received import received
 from qmqpd_tx.cleanup.settings import Settings
+from qmqpd_tx.cleanup.verdict import Verdict
+from qmqpd_tx.eager import now_or_later
 from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import (
     CommitAbandoned,
@@ -35,8 +41,10 @@ from qmqpd_tx.interfaces import (
     InsufficientSpace,
     IntakeError,
     IStoredMessage,
+    TableError,
+    Treatment,
 )
-from qmqpd_tx.message import ClientInfo, Envelope, QueueID
+from qmqpd_tx.message import CONTENT_FILTER, ClientInfo, Envelope, Queue, QueueID
 
 log = Logger(namespace="qmqpd_tx.cleanup")
 
@@ -74,7 +82,6 @@ class IncomingMessage:
         "_done",
         "_eight_bit",
         "_envelope",
-        "_error",
         "_first",
         "_first_chunk",
         "_headers",
@@ -84,9 +91,13 @@ class IncomingMessage:
         "_message_id",
         "_needs_from",
         "_recipients",
+        "_result",
         "_seen",
         "_sender",
         "_settings",
+        "_treatment",
+        "_turn",
+        "_verdict",
         "_verp",
         "_writer",
         "queue_id",
@@ -95,6 +106,7 @@ class IncomingMessage:
     def __init__(
         self,
         settings: Settings,
+        treatment: Treatment,
         writer: IMessageWriter,
         client: ClientInfo | None,
         arrival_time: float,
@@ -104,6 +116,7 @@ class IncomingMessage:
     ) -> None:
         """
         @param settings: what the configuration says.
+        @param treatment: what is to be done to it.
         @param writer: where it goes.
         @param client: who brought it; L{None} for mail made here.
         @param arrival_time: POSIX seconds.
@@ -113,12 +126,16 @@ class IncomingMessage:
         """
         self.queue_id: QueueID = writer.queue_id
         self._settings = settings
+        self._treatment = treatment
         self._writer = writer
         self._client = client
         self._arrival = arrival_time
         self._date = date
         self._verp = verp_delimiters
         self._done = done
+        self._verdict = Verdict()
+        self._turn: Deferred[None] | None = None
+        self._result: Deferred[QueueID] | None = None
         self._headers = HeaderSection(settings.rules)
         self._first_chunk = True
         self._held: list[bytes] | None = []
@@ -128,7 +145,6 @@ class IncomingMessage:
         self._eight_bit = False
         self._last = b""
         self._message_id = b""
-        self._error: IntakeError | None = None
         self._sender: bytes | None = None
         self._recipients = 0
         self._first: tuple[bytes, bytes] | None = None
@@ -137,82 +153,21 @@ class IncomingMessage:
 
     def content(self, data: bytes) -> Deferred[None] | None:
         """See L{IIncomingMessage.content}."""
-        if self._error is not None or not data:
-            return None
-        if b"\r" in data:
-            # A stray CR is not to pass for a line end anywhere (SMTP smuggling).
-            data = data.replace(b"\r", b" ")
-        if not self._eight_bit and not data.isascii():
-            self._eight_bit = True
-        if self._headers.part is Part.BODY:
-            return self._body(data)
-        if self._first_chunk:
-            self._first_chunk = False
-            if not data.startswith(b"\n"):
-                end = data.find(b"\n\n") + 1
-                if end:
-                    header = self._headers.section(data[:end])
-                    if header is not None:
-                        return self._end_headers(header, data[end:])
-        header, body = self._headers.feed(data)
-        if body is not None:
-            return self._end_headers(header, body)
-        return self._write_header(header)
+        return self._step(self._take_content(data)) if data else None
 
-    def sender(self, address: bytes, verp_delimiters: bytes | None = None) -> None:
+    def sender(self, address: bytes, verp_delimiters: bytes | None = None) -> Deferred[None] | None:
         """See L{IIncomingMessage.sender}."""
-        if self._error is not None:
-            return
-        if self._headers.part is not Part.BODY:
-            header, body = self._headers.close()
-            self._end_headers(header, body)
-        if self._last and self._last != b"\n":
-            # Every delivery agent ends the last line anyway.
-            self._write(b"\n")
-        if verp_delimiters is not None:
-            self._verp = verp_delimiters
-        if self._refuse_controls(address, "5.1.7", "sender"):
-            return
-        complete = self._settings.rewriter.rewrite(address)
-        self._sender = b"" if complete.lower() in self._settings.own_daemons else complete
+        return self._step(self._take_sender(address, verp_delimiters))
 
     def recipient(self, address: bytes) -> Deferred[None] | None:
         """See L{IIncomingMessage.recipient}."""
-        if self._error is not None or self._refuse_controls(address, "5.1.3", "recipient"):
-            return None
-        self._recipients += 1
-        settings = self._settings
-        complete = settings.rewriter.rewrite(address) if address else settings.empty_recipient
-        if self._recipients == 1:
-            # The Received header names a single recipient, so it can only be made later.
-            self._first = (complete, address)
-            return None
-        if self._seen is None:
-            self._seen = set()
-            if self._first is not None:
-                self._seen.add((self._first[0].lower(), self._first[1].lower()))
-            self._write_envelope()
-        key = (complete.lower(), address.lower())
-        if key in self._seen:
-            return None
-        if not settings.duplicate_limit or len(self._seen) < settings.duplicate_limit:
-            self._seen.add(key)
-        return self._write_recipient(complete, address)
+        return self._step(self._take_recipient(address))
 
     def finish(self) -> Deferred[QueueID]:
         """See L{IIncomingMessage.finish}."""
-        if self._error is None and self._sender is None:
-            self.sender(b"")
-        if self._error is None and not self._recipients:
-            self._fail(IntakeError(True, "5.1.0", "Error: no recipients specified"))
-        if self._error is None and not self._envelope:
-            self._write_envelope()
-        self._check_size()
-        if self._error is not None:
-            return fail(self._error)
-        committed: Deferred[QueueID] = self._writer.commit()
         result: Deferred[QueueID] = Deferred(lambda _: self.abort())
-        committed.addCallbacks(self._committed, self._not_committed, (result,), {}, (result,))
+        self._result = result
+        self._step(self._end())
         return result
 
     def abort(self) -> None:
@@ -220,102 +175,187 @@ class IncomingMessage:
         if not self._closed:
             self._fail(IntakeError(False, *ABANDONED))
 
+    # --- steps -------------------------------------------------------------------------------------
+
+    def _step(self, step: Coroutine[Deferred[Any], Any, None]) -> Deferred[None] | None:
+        """
+        Take a step, after those before it.
+
+        @return: L{None} when it is done, or a Deferred that fires when it is; it never fails.
+        """
+        if self._turn is not None:
+            step = self._in_turn(self._turn, step)
+        try:
+            outcome = now_or_later(step)
+        except TableError as error:
+            self._unknown(error)
+            return None
+        if outcome is None:
+            return None
+        caller: Deferred[None] = Deferred()
+        turn = self._turn = Deferred()
+
+        def ended(result: Failure | None) -> None:
+            if self._turn is turn:
+                self._turn = None
+            if isinstance(result, Failure):
+                self._broken(result)
+            turn.callback(None)
+            caller.callback(None)
+
+        outcome.addBoth(ended)
+        return caller
+
+    @staticmethod
+    async def _in_turn(turn: Deferred[None], step: Coroutine[Deferred[Any], Any, None]) -> None:
+        try:
+            await turn
+        except BaseException:
+            step.close()
+            raise
+        await step
+
+    def _broken(self, failure: Failure) -> None:
+        """A step that had waited has failed."""
+        if isinstance(failure.value, TableError):
+            self._unknown(failure.value)
+        else:
+            log.failure("{queue_id}: accepting a message", failure, queue_id=self.queue_id)
+            self._fail(IntakeError(False, *NOT_WRITTEN))
+
+    def _unknown(self, error: TableError) -> None:
+        """A table could not say what has to be known."""
+        if not self._verdict.over:
+            log.warn("{queue_id}: {reason}", queue_id=self.queue_id, reason=str(error))
+        self._fail(IntakeError(False, *NOT_WRITTEN))
+
     # --- content -----------------------------------------------------------------------------------
 
-    def _end_headers(self, header: bytes, body: bytes) -> Deferred[None] | None:
+    async def _take_content(self, data: bytes) -> None:
+        if self._verdict.over:
+            return
+        if b"\r" in data:
+            # A stray CR is not to pass for a line end anywhere (SMTP smuggling).
+            data = data.replace(b"\r", b" ")
+        if not self._eight_bit and not data.isascii():
+            self._eight_bit = True
         headers = self._headers
-        settings = self._settings
-        if headers.received + 1 >= settings.hopcount_limit:
+        if headers.part is Part.BODY:
+            await self._body(data)
+            return
+        if self._first_chunk:
+            self._first_chunk = False
+            if not data.startswith(b"\n"):
+                end = data.find(b"\n\n") + 1
+                if end:
+                    section = headers.section(data[:end])
+                    if section is not None:
+                        await self._end_headers(await joined(section), data[end:])
+                        return
+        output, body = headers.feed(data)
+        header = await joined(output)
+        if body is None:
+            await self._write_header(header)
+        else:
+            await self._end_headers(header, body)
+
+    async def _end_headers(self, header: bytes, body: bytes) -> None:
+        if self._verdict.over:
+            return
+        headers = self._headers
+        if headers.received + 1 >= self._settings.hopcount_limit:
             log.warn("{queue_id}: message rejected: hopcount exceeded", queue_id=self.queue_id)
             self._fail(IntakeError(True, "5.4.6", "Error: too many hops"))
-            return None
-        missing = self._missing_headers()
-        self._needs_from = (b"resent-from" if headers.resent else b"from") not in headers.names
+            return
+        missing, self._message_id = missing_headers(
+            headers, self._settings, self.queue_id, self._arrival, self._date
+        )
+        self._needs_from = lacks_from(headers)
         held = self._held
         if held is None:
-            return self._body(header + missing + body)
-        if self._needs_from:
+            await self._body(header + missing + body)
+        elif self._needs_from:
             held += (header, missing)
-            return self._body(body)
-        return self._body(b"".join((*held, header, missing, body)))
-
-    def _missing_headers(self) -> bytes:
-        """Message-Id and Date where they are missing, and the log lines about message ids."""
-        headers = self._headers
-        prefix = b"Resent-" if headers.resent else b""
-        missing = b""
-        for resent, value in headers.message_ids:
-            self._log_message_id(resent, value)
-        if prefix.lower() + b"message-id" not in headers.names:
-            stamp = self._date.stamp(self._arrival)
-            value = b"<%b.%b@%b>" % (stamp, self.queue_id.encode(), self._settings.hostname)
-            missing += b"%bMessage-Id: %b\n" % (prefix, value)
-            self._log_message_id(headers.resent, value)
-        if prefix.lower() + b"date" not in headers.names:
-            missing += b"%bDate: %b\n" % (prefix, self._date.render(self._arrival))
-        if headers.resent and b"message-id" not in headers.names:
-            self._log_message_id(False, b"<>")
-        undisclosed = self._settings.undisclosed
-        if undisclosed and headers.names.isdisjoint((b"to", b"cc", b"resent-to", b"resent-cc")):
-            missing += undisclosed + b"\n"
-        return missing
-
-    def _log_message_id(self, resent: bool, value: bytes) -> None:
-        if not resent:
-            self._message_id = value
-            log.info(
-                "{queue_id}: message-id={message_id}",
-                queue_id=self.queue_id,
-                message_id=value,
-            )
+            await self._body(body)
         else:
-            log.info(
-                "{queue_id}: resent-message-id={message_id}",
-                queue_id=self.queue_id,
-                message_id=value,
-            )
+            await self._body(b"".join((*held, header, missing, body)))
 
-    def _write_header(self, header: bytes) -> Deferred[None] | None:
+    async def _write_header(self, header: bytes) -> None:
         if not header:
-            return None
+            return
         if self._held is None:
-            return self._write(header)
+            await self._write(header)
+            return
         self._held.append(header)
         self._held_size += len(header)
         if self._held_size > self._settings.rules.size_limit:
             # Too much to hold, so a missing From header will have to come first.
             header = b"".join(self._held)
             self._held = None
-            return self._write(header)
-        return None
+            await self._write(header)
 
-    def _body(self, data: bytes) -> Deferred[None] | None:
-        if not data:
-            return None
-        self._last = data[-1:]
-        return self._write(data)
+    async def _body(self, data: bytes) -> None:
+        if data:
+            self._last = data[-1:]
+            await self._write(data)
 
-    def _write(self, data: bytes) -> Deferred[None] | None:
-        waiting: Deferred[None] | None = self._writer.write(data)
+    async def _write(self, data: bytes) -> None:
+        if not self._verdict.over:
+            await self._written(self._writer.write(data))
+
+    async def _written(self, waiting: Deferred[None] | None) -> None:
         self._check_size()
-        return self._wait(waiting)
-
-    def _wait(self, waiting: Deferred[None] | None) -> Deferred[None] | None:
-        if waiting is None:
-            return None
-        waiting.addErrback(self._failed)
-        return waiting if self._error is None else None
-
-    def _failed(self, failure: Failure) -> None:
-        self._fail(intake_error(failure.value))
+        if waiting is not None:
+            try:
+                await waiting
+            except Exception as error:
+                self._fail(intake_error(error))
 
     def _check_size(self) -> None:
         limit = self._settings.size_limit
-        if limit and self._client is not None and self._error is None and self._writer.size > limit:
+        if limit and self._client is not None and not self._verdict.over and self._writer.size > limit:
             log.warn("{queue_id}: queue file size limit exceeded", queue_id=self.queue_id)
             self._fail(IntakeError(True, "5.3.4", "Error: message too large"))
 
     # --- envelope ----------------------------------------------------------------------------------
+
+    async def _take_sender(self, address: bytes, verp_delimiters: bytes | None) -> None:
+        if self._verdict.over:
+            return
+        if self._headers.part is not Part.BODY:
+            output, body = self._headers.close()
+            await self._end_headers(await joined(output), body)
+        if self._last and self._last != b"\n":
+            # Every delivery agent ends the last line anyway.
+            await self._write(b"\n")
+        if verp_delimiters is not None:
+            self._verp = verp_delimiters
+        if self._refuse_controls(address, "5.1.7", "sender"):
+            return
+        complete = self._settings.rewriter.rewrite(address)
+        self._sender = b"" if complete.lower() in self._settings.own_daemons else complete
+
+    async def _take_recipient(self, address: bytes) -> None:
+        if self._verdict.over or self._refuse_controls(address, "5.1.3", "recipient"):
+            return
+        self._recipients += 1
+        settings = self._settings
+        complete = settings.rewriter.rewrite(address) if address else settings.empty_recipient
+        if self._recipients == 1:
+            # The Received header names a single recipient, so it can only be made later.
+            self._first = (complete, address)
+            return
+        if self._seen is None:
+            self._seen = set()
+            if self._first is not None:
+                self._seen.add((self._first[0].lower(), self._first[1].lower()))
+            await self._write_envelope()
+        key = (complete.lower(), address.lower())
+        if key in self._seen:
+            return
+        if not settings.duplicate_limit or len(self._seen) < settings.duplicate_limit:
+            self._seen.add(key)
+        await self._write_recipient(complete, address)
 
     def _refuse_controls(self, address: bytes, dsn: str, what: str) -> bool:
         if not CONTROLS.search(address):
@@ -324,18 +364,23 @@ class IncomingMessage:
         self._fail(IntakeError(True, dsn, f"Error: control character in {what} address <{shown}>"))
         return True
 
-    def _write_envelope(self) -> None:
+    async def _write_envelope(self) -> None:
         if self._sender is None:
-            self.sender(b"")
+            await self._take_sender(b"", None)
         sender = self._sender or b""
         recipient = self._first[1] if self._recipients == 1 and self._first is not None else None
         date = self._date.render(self._arrival)
         top = received(self._settings, self.queue_id, self._client, recipient, date)
         held = self._held
         if self._needs_from:
-            prefix = b"Resent-" if self._headers.resent else b""
-            origin = b"%bFrom: %b\n" % (prefix, quote_address(sender) if sender else b"MAILER-DAEMON")
+            origin = missing_from(self._headers, sender)
             top = b"".join((top, *held, origin)) if held is not None else top + origin
+        if self._verdict.over:
+            return
+        attributes = {}
+        content_filter = self._verdict.content_filter or self._treatment.content_filter.encode()
+        if content_filter:
+            attributes[CONTENT_FILTER] = content_filter
         envelope = Envelope(
             sender=sender,
             arrival_time=self._arrival,
@@ -343,36 +388,90 @@ class IncomingMessage:
             message_id=self._message_id,
             eight_bit=self._eight_bit,
             verp_delimiters=self._verp,
+            attributes=attributes,
         )
         self._envelope = True
         self._writer.envelope(envelope, top)
         if self._first is not None:
-            self._write_recipient(*self._first)
+            await self._write_recipient(*self._first)
 
-    def _write_recipient(self, address: bytes, original: bytes) -> Deferred[None] | None:
-        waiting: Deferred[None] | None = self._writer.recipient(address, original)
-        self._check_size()
-        return self._wait(waiting)
+    async def _write_recipient(self, address: bytes, original: bytes) -> None:
+        if not self._verdict.over:
+            await self._written(self._writer.recipient(address, original))
 
     # --- the end -----------------------------------------------------------------------------------
 
-    def _committed(self, stored: IStoredMessage, result: Deferred[QueueID]) -> None:
+    async def _end(self) -> None:
+        verdict = self._verdict
+        if not verdict.over and self._sender is None:
+            await self._take_sender(b"", None)
+        if not verdict.over and not self._recipients:
+            self._fail(IntakeError(True, "5.1.0", "Error: no recipients specified"))
+        if not verdict.over and not self._envelope:
+            await self._write_envelope()
+        self._check_size()
+        if verdict.error is not None:
+            self._answer(verdict.error)
+        elif verdict.discard:
+            self._closed = True
+            self._writer.abort()
+            self._answer(None)
+        else:
+            writer = self._writer
+            committed: Deferred[IStoredMessage] = (
+                writer.commit(Queue.HOLD) if verdict.hold else writer.commit()
+            )
+            committed.addCallbacks(self._committed, self._not_committed)
+
+    def _answer(self, error: IntakeError | None) -> None:
+        """
+        Tell the client, once.
+        """
+        result, self._result = self._result, None
+        if result is None or result.called:
+            return
+        if error is None:
+            result.callback(self.queue_id)
+        else:
+            result.errback(error)
+
+    def _committed(self, stored: IStoredMessage) -> None:
         self._closed = True
         # The client's answer first: what the queue manager does next may take its time.
-        if not result.called:
-            result.callback(self.queue_id)
+        self._answer(None)
         self._done(stored)
 
-    def _not_committed(self, failure: Failure, result: Deferred[QueueID]) -> None:
+    def _not_committed(self, failure: Failure) -> None:
         error = intake_error(failure.value)
         if error.text == NOT_WRITTEN[1]:
             log.warn(
                 "{queue_id}: write queue file: {reason}", queue_id=self.queue_id, reason=str(failure.value)
             )
-        if not result.called:
-            result.errback(error)
+        self._answer(error)
 
     def _fail(self, error: IntakeError) -> None:
-        if self._error is None:
-            self._error = error
+        if self._verdict.error is None:
+            self._verdict.error = error
             self._writer.abort()
+        self._answer(self._verdict.error)
+
+
+async def joined(pieces: list[bytes | Deferred[bytes]]) -> bytes:
+    """
+    @param pieces: parts of a header section, some of which may have to be waited for.
+    @return: all of them.
+    @raise TableError: a part cannot be made.
+    """
+    whole: list[bytes] = []
+    for index, piece in enumerate(pieces):
+        if isinstance(piece, Deferred):
+            try:
+                piece = await piece
+            except BaseException:
+                # The first failure says enough.
+                for other in pieces[index + 1 :]:
+                    if isinstance(other, Deferred):
+                        other.addErrback(lambda _: b"")
+                raise
+        whole.append(piece)
+    return b"".join(whole)

@@ -14,7 +14,16 @@ from zope.interface import implementer
 from qmqpd_tx.cleanup.dates import MailDate, Timezone, ZoneName, local_timezone, local_zone_name
 from qmqpd_tx.cleanup.incoming import IncomingMessage, intake_error
 from qmqpd_tx.cleanup.settings import Settings
-from qmqpd_tx.interfaces import IArrivals, ICleanup, IConfig, IMailQueue, IStoredMessage, SpoolError
+from qmqpd_tx.interfaces import (
+    FULL_TREATMENT,
+    IArrivals,
+    ICleanup,
+    IConfig,
+    IMailQueue,
+    IStoredMessage,
+    SpoolError,
+    Treatment,
+)
 from qmqpd_tx.message import ClientInfo
 
 
@@ -57,7 +66,12 @@ class Cleanup:
         """
         self._settings = Settings.from_config(config)
 
-    def begin(self, client: ClientInfo | None, verp_delimiters: bytes | None = None) -> IncomingMessage:
+    def begin(
+        self,
+        client: ClientInfo | None,
+        verp_delimiters: bytes | None = None,
+        treatment: Treatment = FULL_TREATMENT,
+    ) -> IncomingMessage:
         """See L{ICleanup.begin}."""
         now = self._clock.seconds()
         try:
@@ -65,7 +79,7 @@ class Cleanup:
         except SpoolError as error:
             raise intake_error(error) from error
         return IncomingMessage(
-            self._settings, writer, client, now, self._date, verp_delimiters, self._arrived
+            self._settings, treatment, writer, client, now, self._date, verp_delimiters, self._arrived
         )
 
     def _arrived(self, stored: IStoredMessage) -> None:

@@ -53,7 +53,7 @@ class Requeuer:
                 offset += len(data)
                 await _ready(incoming.content(data))
             envelope = message.envelope
-            incoming.sender(envelope.sender, envelope.verp_delimiters)
+            await _ready(incoming.sender(envelope.sender, envelope.verp_delimiters))
             anybody = False
             position: int | None = None
             while True:

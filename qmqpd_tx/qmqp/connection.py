@@ -267,8 +267,7 @@ class QMQPConnection:
                 elif event is _RECIPIENT:
                     waiting = message.recipient(data)
                 elif event is _SENDER:
-                    self._take_sender(message, data)
-                    continue
+                    waiting = self._take_sender(message, data)
                 elif event is _END:
                     self._commit(message)
                     return
@@ -280,12 +279,13 @@ class QMQPConnection:
         except Exception as reason:
             self._failed(reason)
 
-    def _take_sender(self, message: IIncomingMessage, address: bytes) -> None:
+    def _take_sender(self, message: IIncomingMessage, address: bytes) -> Deferred[None] | None:
         verp = split_verp(address)
         if verp.delimiters is not None:
             # Reported at the end, as by Postfix: the client reads its reply only then.
             self._verp_fault = verp_fault(verp.delimiters, self._settings.verp_filter)
-        message.sender(verp.sender, verp.delimiters)
+        waiting: Deferred[None] | None = message.sender(verp.sender, verp.delimiters)
+        return waiting
 
     def _hold(self, waiting: Deferred[object]) -> bool:
         """

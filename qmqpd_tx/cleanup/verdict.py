@@ -1,0 +1,45 @@
+"""
+What checks and filters have decided about one message so far. Pure.
+
+Whoever inspects a part of a message writes into it;
+L{IncomingMessage<qmqpd_tx.cleanup.incoming.IncomingMessage>} acts on it. Answers to cleanup(8)'s handling of
+header_checks(5) actions.
+"""
+
+from __future__ import annotations
+
+from attrs import Factory, define
+
+from qmqpd_tx.interfaces import IntakeError
+
+
+@define(slots=True)
+class Verdict:
+    """
+    @ivar error: why the message is refused; the first reason stays.
+    @ivar discard: whether it is accepted and thrown away.
+    @ivar hold: whether it goes to the hold queue.
+    @ivar redirect: the address that gets it instead of all its recipients, as the operator wrote it; C{b""}:
+        none. The last one counts.
+    @ivar content_filter: C{transport:nexthop} for all recipients; C{b""}: none. The last one counts.
+    @ivar bcc: addresses that get it, too, as the operator wrote them.
+    """
+
+    error: IntakeError | None = None
+    discard: bool = False
+    hold: bool = False
+    redirect: bytes = b""
+    content_filter: bytes = b""
+    bcc: list[bytes] = Factory(list)
+
+    @property
+    def over(self) -> bool:
+        """Whether the rest of the content does not matter any more."""
+        return self.discard or self.error is not None
+
+    def reject(self, error: IntakeError) -> None:
+        """
+        Refuse the message.
+        """
+        if self.error is None:
+            self.error = error
