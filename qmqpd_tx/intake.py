@@ -30,7 +30,7 @@ from qmqpd_tx.interfaces import ConfigError, ICleanup
 from qmqpd_tx.qmqp.endpoints import DEFAULT_SERVICE, endpoint_descriptions
 from qmqpd_tx.qmqp.hostnames import ClientNames
 from qmqpd_tx.qmqp.server import QMQPServerFactory, never
-from qmqpd_tx.tables import HostMatchList
+from qmqpd_tx.tables import HostMatchList, OpenTable
 
 log = Logger(namespace="qmqpd_tx.master")
 
@@ -60,18 +60,19 @@ class Intake:
     access: HostMatchList
 
 
-def intakes(config: Config, listen: Sequence[str]) -> Sequence[Intake]:
+def intakes(config: Config, listen: Sequence[str], open_table: OpenTable) -> Sequence[Intake]:
     """
     @param listen: endpoints from the command line, which replace those of master.cf.
+    @param open_table: opens lookup tables.
     @return: the QMQP services to run.
     @raise ConfigError: a service column or an override cannot be used.
     """
     default_limit = config.integer("default_process_limit")
     if listen:
-        return [Intake(COMMAND_LINE, listen, config, default_limit, _access(config))]
+        return [Intake(COMMAND_LINE, listen, config, default_limit, _access(config, open_table))]
     if not config.has_master_cf:
         endpoints = endpoint_descriptions(DEFAULT_SERVICE, config)
-        return [Intake(DEFAULT_SERVICE, endpoints, config, default_limit, _access(config))]
+        return [Intake(DEFAULT_SERVICE, endpoints, config, default_limit, _access(config, open_table))]
     found = []
     for line in config.services:
         if line.command != "qmqpd":
@@ -82,14 +83,14 @@ def intakes(config: Config, listen: Sequence[str]) -> Sequence[Intake]:
         except ConfigError as problem:
             raise ConfigError(f"{line.where()}: {problem}") from None
         limit = default_limit if line.maxproc is None else line.maxproc
-        found.append(Intake(f"{line.name} {line.type}", endpoints, own, limit, _access(own)))
+        found.append(Intake(f"{line.name} {line.type}", endpoints, own, limit, _access(own, open_table)))
     return found
 
 
-def _access(config: Config) -> HostMatchList:
+def _access(config: Config, open_table: OpenTable) -> HostMatchList:
     parameter = "qmqpd_authorized_clients"
     parents = config.words("parent_domain_matches_subdomains")
-    return HostMatchList(config.words(parameter), parameter, parameter in parents)
+    return HostMatchList(config.words(parameter), parameter, parameter in parents, open_table)
 
 
 class Listeners:

@@ -29,6 +29,7 @@ from typing import Any
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IListeningPort
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
@@ -39,7 +40,7 @@ from qmqpd_tx.admin.commands import commands
 from qmqpd_tx.admin.control import ControlService
 from qmqpd_tx.bounce import Bounces
 from qmqpd_tx.cleanup import Cleanup
-from qmqpd_tx.config import Config, load_config
+from qmqpd_tx.config import Config, config_files, load_config
 from qmqpd_tx.events import Logger
 from qmqpd_tx.flush import FlushService
 from qmqpd_tx.intake import Listeners, intakes
@@ -50,9 +51,11 @@ from qmqpd_tx.qmgr.service import QueueManager
 from qmqpd_tx.qmgr.triggers import TriggerFactory, Triggers
 from qmqpd_tx.qmgr.watchdog import Watchdog
 from qmqpd_tx.qmqp.hostnames import ClientNames
+from qmqpd_tx.refresh import Refresh
 from qmqpd_tx.resolver import make_resolver
 from qmqpd_tx.spool.store import FileMailQueue
 from qmqpd_tx.startup import Invocation, Refusal, check_surroundings, give_away, give_log
+from qmqpd_tx.tables import Tables
 from qmqpd_tx.transports.registry import TransportRegistry
 
 log = Logger(namespace="qmqpd_tx.master")
@@ -96,7 +99,8 @@ class MailSystem(MultiService):
         self._trigger_port: IListeningPort | None = None
         self._started = False
         self._config = config = load_config(invocation.config)
-        self._services = intakes(config, invocation.listen)
+        self.tables = Tables(reactor, self._in_thread, config.string)
+        self._services = intakes(config, invocation.listen, self.tables.open)
         self.maillog = MailLog(
             config, reactor, foreground=invocation.foreground, to_syslog=invocation.to_syslog
         )
@@ -151,6 +155,9 @@ class MailSystem(MultiService):
             config.integer("qmqpd_drain_limit"),
             self.manager.behind,
         )
+        self._refresh = Refresh(
+            reactor, config, config_files(invocation.config), self.tables.changed, self.reload
+        )
         self._queue_directory = Path(config.string("queue_directory"))
         self._control = ControlService(
             reactor=reactor,
@@ -166,6 +173,12 @@ class MailSystem(MultiService):
         if self._invocation.own_log and isinstance(parent, Componentized):
             parent.setComponent(ILogObserver, self.maillog)  # type: ignore[no-untyped-call]
         super().setServiceParent(parent)  # type: ignore[no-untyped-call]
+
+    def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        """
+        Run what blocks, for tables whose libraries do.
+        """
+        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function, *arguments)
 
     def _process_limit(self, transport: str) -> int:
         """
@@ -264,6 +277,7 @@ class MailSystem(MultiService):
         self._watchdog.startService()
         self._listen_triggers()
         self._control.startService()
+        self._refresh.startService()
         self.manager.startService()
         self.flush.startService()
         # What goes wrong with it, the store has logged.
@@ -312,11 +326,13 @@ class MailSystem(MultiService):
         if not self.running:
             return
         self.maillog.reopen()
+        self._refresh.loading()
         old, old_services = self._config, self._services
         done: list[Callable[[Config], None]] = []
         try:
             config = load_config(self._invocation.config)
-            services = intakes(config, self._invocation.listen)
+            self.tables.renew(config.string)
+            services = intakes(config, self._invocation.listen, self.tables.open)
             scheduler = select_scheduler(config.services)
             self._config, self._services = config, services
             for reconfigure in self._reconfigured():
@@ -326,10 +342,12 @@ class MailSystem(MultiService):
             if not isinstance(problem, (ConfigError, SpoolError)):
                 log.failure("reload")
             self._config, self._services = old, old_services
+            self.tables.undo()
             for reconfigure in done:
                 reconfigure(old)
             log.error("reload refused, the old configuration stays in force: {problem}", problem=str(problem))
             return
+        self.tables.keep()
         log.info("reload -- configuration {path}", path=self._invocation.config)
         fixed = [name for name in FIXED if config.string(name) != old.string(name)]
         if [text for service in services for text in service.endpoints] != self._listeners.endpoints:
@@ -354,6 +372,7 @@ class MailSystem(MultiService):
             lambda config: self.manager.reconfigure(_of_qmgr(config)),
             self.flush.reconfigure,
             lambda config: self._watchdog.reconfigure(_of_qmgr(config)),
+            self._refresh.reconfigure,
             lambda _config: self._listeners.reconfigure(self._services),
             self.maillog.reconfigure,
         ]
@@ -377,6 +396,7 @@ class MailSystem(MultiService):
         # What fails must not keep the rest from ending well.
         for stop in (
             self._listeners.stop,
+            self._stop_refresh,
             self._stop_names,
             self._control.stopService,
             self._stop_flush,
@@ -384,6 +404,7 @@ class MailSystem(MultiService):
             self.transports.stop,
             self._stop_triggers,
             self.queue.stop,
+            self._stop_tables,
         ):
             try:
                 await stop()
@@ -393,6 +414,12 @@ class MailSystem(MultiService):
             self._watchdog.stopService()
         log.info("daemon stopped")
         self.maillog.close()
+
+    async def _stop_refresh(self) -> None:
+        self._refresh.stopService()
+
+    async def _stop_tables(self) -> None:
+        self.tables.close()
 
     async def _stop_names(self) -> None:
         self._names.stop()

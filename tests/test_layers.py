@@ -49,7 +49,7 @@ REACTOR = frozenset({"tap"})
 SIMULATED = frozenset({"config", "maillog", "qmgr", "spool.memory"})
 """What the second composition root wires together; it is imported by nobody but its command."""
 
-COMPOSITION = frozenset({"intake", "mailsystem", "resolver", "startup", "tap"})
+COMPOSITION = frozenset({"intake", "mailsystem", "refresh", "resolver", "startup", "tap"})
 """Who wires the rooms together: may import everything, and is imported by nobody else."""
 
 

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 
 from qmqpd_tx.bounce.compose import Report, lead, tail
 from qmqpd_tx.bounce.records import FailedRecipient
-from qmqpd_tx.interfaces import ICleanup, IIncomingMessage, IMessageContent
+from qmqpd_tx.interfaces import ICleanup, IIncomingMessage, IMessageContent, Treatment
 from qmqpd_tx.message import QueueID
 
 READ_SIZE = 65536
@@ -28,6 +28,7 @@ async def send(
     recipients: list[FailedRecipient],
     sender: bytes,
     headers_limit: int,
+    treatment: Treatment,
 ) -> QueueID:
     """
     @param content: of the message that the notice is about.
@@ -35,11 +36,12 @@ async def send(
     @param recipients: about whom.
     @param sender: the envelope sender of the notice.
     @param headers_limit: when only headers are attached, about how many bytes of them.
+    @param treatment: what it goes through on its way in.
     @return: the notice, safely in the queue.
     @raise IntakeError: it was not taken.
     @raise SpoolError: the message cannot be read.
     """
-    incoming: IIncomingMessage = cleanup.begin(None)
+    incoming: IIncomingMessage = cleanup.begin(None, treatment=treatment)
     try:
         for piece in _gather(lead(report, recipients)):
             await _ready(incoming.content(piece))

@@ -385,7 +385,13 @@ class Bounces:
         if self.cleanup is None:
             raise SpoolError(f"{message.queue_id}: no cleanup service to send a notice with")
         notice = await send(
-            self.cleanup, message.content, report, recipients, sender, self._settings.size_limit
+            self.cleanup,
+            message.content,
+            report,
+            recipients,
+            sender,
+            self._settings.size_limit,
+            self._settings.treatment,
         )
         log.info(
             "{queue_id}: {audience} {kind} notification: {notice}",

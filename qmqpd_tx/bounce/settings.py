@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from qmqpd_tx.interfaces import IConfig
+from qmqpd_tx.interfaces import IConfig, Treatment
 
 
 @frozen(slots=True)
@@ -26,6 +26,8 @@ class Settings:
     @ivar warning_time: C{delay_warning_time}, seconds; 0 for no warnings.
     @ivar confirms: C{confirm_delay_cleared}, where there are warnings.
     @ivar lifetime: C{maximal_queue_lifetime}, seconds.
+    @ivar treatment: what notices go through on their way in: content checks and mail filters only where
+        C{internal_mail_filter_classes} has C{bounce}.
     """
 
     hostname: str
@@ -40,6 +42,7 @@ class Settings:
     warning_time: float
     confirms: bool
     lifetime: float
+    treatment: Treatment
 
     @classmethod
     def from_config(cls, config: IConfig) -> Settings:
@@ -49,6 +52,7 @@ class Settings:
         origin = config.string("myorigin").encode()
         sender = config.string("double_bounce_sender").encode()
         warning_time = config.seconds("delay_warning_time")
+        filtered = "bounce" in config.words("internal_mail_filter_classes")
         return cls(
             hostname=config.string("myhostname"),
             mail_name=config.string("mail_name"),
@@ -62,6 +66,7 @@ class Settings:
             warning_time=warning_time,
             confirms=warning_time > 0 and config.boolean("confirm_delay_cleared"),
             lifetime=config.seconds("maximal_queue_lifetime"),
+            treatment=Treatment(checks=filtered, milters=filtered),
         )
 
     def discards(self, sender: bytes) -> bool:

@@ -6,9 +6,9 @@ L{load_config} and L{config_from_text} give a L{Config}, which answers questions
 """
 
 from qmqpd_tx.config.host import Host
-from qmqpd_tx.config.load import config_from_text, load_config
+from qmqpd_tx.config.load import config_files, config_from_text, load_config
 from qmqpd_tx.config.main_cf import Setting
 from qmqpd_tx.config.master_cf import MasterService
 from qmqpd_tx.config.model import Config
 
-__all__ = ["Config", "Host", "MasterService", "Setting", "config_from_text", "load_config"]
+__all__ = ["Config", "Host", "MasterService", "Setting", "config_files", "config_from_text", "load_config"]

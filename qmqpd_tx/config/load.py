@@ -92,17 +92,24 @@ def load_config(main_cf_path: str | os.PathLike[str]) -> Config:
     return checked(load_raw(main_cf_path))
 
 
+def config_files(main_cf_path: str | os.PathLike[str]) -> tuple[str, str]:
+    """
+    @return: the files that L{load_config} reads: main.cf, and the master.cf beside it, which need not be there.
+    """
+    directory = os.path.dirname(os.path.abspath(main_cf_path))
+    return os.fspath(main_cf_path), os.path.join(directory, "master.cf")
+
+
 def load_raw(main_cf_path: str | os.PathLike[str], host: Host | None = None) -> RawConfig:
     """
     As L{load_config}, but checks the syntax only.
     """
-    directory = os.path.dirname(os.path.abspath(main_cf_path))
-    master_path = os.path.join(directory, "master.cf")
+    main_path, master_path = config_files(main_cf_path)
     return raw_from_text(
-        _read(main_cf_path),
+        _read(main_path),
         _read(master_path) if os.path.lexists(master_path) else None,
-        directory,
-        os.fspath(main_cf_path),
+        os.path.dirname(master_path),
+        main_path,
         master_path,
         host,
     )

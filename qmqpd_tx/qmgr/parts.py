@@ -113,7 +113,7 @@ class Parts:
             check=self._check,
             wake=self.turns.wake,
         )
-        requeuer = Requeuer(cleanup, self.active)
+        requeuer = Requeuer(cleanup, self.active, lambda: self._config.string("content_filter"))
         self._finisher = Finisher(
             config=config,
             queue=queue,

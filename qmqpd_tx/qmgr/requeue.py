@@ -13,11 +13,12 @@ L{SpoolError<qmqpd_tx.interfaces.SpoolError>}, and then nothing new is in the qu
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from twisted.internet.defer import Deferred
 
-from qmqpd_tx.interfaces import ICleanup, IIncomingMessage, IStoredMessage, SpoolError
+from qmqpd_tx.interfaces import ICleanup, IIncomingMessage, IStoredMessage, SpoolError, Treatment
 from qmqpd_tx.message import QueueID, RecipientSlice
 from qmqpd_tx.qmgr.job import ActiveQueue
 
@@ -31,11 +32,15 @@ _RECIPIENTS: Final = 1000
 class Requeuer:
     """The way back to the beginning."""
 
-    def __init__(self, cleanup: ICleanup | None, active: ActiveQueue) -> None:
+    def __init__(
+        self, cleanup: ICleanup | None, active: ActiveQueue, content_filter: Callable[[], str]
+    ) -> None:
         """
         @param cleanup: takes messages; without it nothing can be requeued.
         @param active: knows who is done although the file does not say so.
+        @param content_filter: gives the C{content_filter} of new mail.
         """
+        self._content_filter = content_filter
         self._cleanup = cleanup
         self._active = active
 
@@ -46,7 +51,9 @@ class Requeuer:
         queue_id: QueueID = message.queue_id
         if self._cleanup is None:
             raise SpoolError(f"{queue_id}: requeue: there is no cleanup service")
-        incoming: IIncomingMessage = self._cleanup.begin(None)
+        # Mail filters saw it as it came; what they would be told of the client now would not be true.
+        treatment = Treatment(milters=False, content_filter=self._content_filter())
+        incoming: IIncomingMessage = self._cleanup.begin(None, treatment=treatment)
         try:
             offset = 0
             while data := await message.content.read(offset, _READ_SIZE):

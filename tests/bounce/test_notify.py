@@ -12,7 +12,7 @@ from twisted.logger import capturedLogs, formatEvent
 from zope.interface.verify import verifyObject
 
 from qmqpd_tx.bounce import Bounces, decode_log
-from qmqpd_tx.interfaces import IBounces, InsufficientSpace, IntakeError, SpoolError
+from qmqpd_tx.interfaces import IBounces, InsufficientSpace, IntakeError, SpoolError, Treatment
 from qmqpd_tx.message import LogKind, Queue, QueueID
 from tests.bounce.support import BounceTestCase, failure
 from tests.cleanup.support import config
@@ -196,10 +196,10 @@ class Safety(BounceTestCase):
         begin = self.intake.cleanup.begin
         begun: list[object] = []
 
-        def begin_once(client: None) -> object:
+        def begin_once(client: None, treatment: Treatment) -> object:
             if begun:
                 raise IntakeError(False, "4.3.1", "Error: insufficient system storage")
-            begun.append(begin(client))
+            begun.append(begin(client, treatment=treatment))
             return begun[0]
 
         self.patch(self.intake.cleanup, "begin", begin_once)

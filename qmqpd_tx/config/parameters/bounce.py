@@ -92,7 +92,6 @@ PARAMETERS: tuple[Parameter, ...] = (
         type=Type.LIST,
         default="",
         choices=("bounce", "notify"),
-        effect=False,
         help="Mail made here that is inspected too.",
     ),
     Parameter(

@@ -83,7 +83,6 @@ PARAMETERS: tuple[Parameter, ...] = (
         name="content_filter",
         type=Type.STRING,
         default="",
-        effect=False,
         help="A transport that filters mail after it is queued.",
     ),
     Parameter(

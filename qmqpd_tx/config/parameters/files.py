@@ -186,4 +186,12 @@ PARAMETERS: tuple[Parameter, ...] = (
         low=1,
         help="Time limit for a trigger sent to the queue manager.",
     ),
+    Parameter(
+        name="table_check_interval",
+        type=Type.TIME,
+        default="2s",
+        low=1,
+        own=True,
+        help="How often to look whether files of lookup tables have changed; if so, everything is read again.",
+    ),
 )
