@@ -4,9 +4,9 @@ Notices that configuration or tables have changed, and has them read again.
 Part of the composition root: takes the names of files, and a way to reload. Tables are looked at every
 C{table_check_interval}, as each Postfix daemon does between two requests; main.cf and master.cf when a
 service has had C{max_use} connections or nothing to do for C{max_idle}, which is when a Postfix daemon ends
-and a new one would read them: so changes are picked up without anybody asking. Either way it is a whole reload,
-which is refused as a whole: what was refused is not tried again before a file changes once more. Looking
-costs a stat(2) for each file.
+and a new one would read them: so changes are picked up without anybody asking. Either way it is a whole
+reload, which is refused as a whole: what was refused is not tried again before a file changes once more.
+Looking costs a stat(2) for each file.
 
 Answers to the end of life of Postfix's daemons.
 """

@@ -11,7 +11,7 @@ from twisted.logger import capturedLogs, formatEvent
 
 from qmqpd_tx.bounce import Bounces
 from qmqpd_tx.bounce.compose import duration
-from qmqpd_tx.interfaces import InsufficientSpace, IntakeError, IStoredMessage
+from qmqpd_tx.interfaces import InsufficientSpace, IntakeError, IStoredMessage, Treatment
 from qmqpd_tx.message import LogKind, Queue, QueueID, Recipient
 from qmqpd_tx.status import Action, Outcome
 from tests.bounce.support import CONTENT, BounceTestCase, failure
@@ -268,7 +268,7 @@ class Warnings(DelayTestCase):
         begin = self.intake.cleanup.begin
         left = [begin]
 
-        def begin_once(client: None) -> object:
+        def begin_once(client: None, treatment: Treatment) -> object:
             if not left:
                 raise IntakeError(False, "4.3.1", "Error: insufficient system storage")
             return left.pop()(client)
@@ -531,10 +531,10 @@ class VerpNotices(DelayTestCase):
         begin = self.intake.cleanup.begin
         left = [begin, begin]
 
-        def begin_twice(client: None) -> object:
+        def begin_twice(client: None, treatment: Treatment) -> object:
             if not left:
                 raise IntakeError(False, "4.3.1", "Error: insufficient system storage")
-            return left.pop()(client)
+            return left.pop()(client, treatment=treatment)
 
         self.patch(self.intake.cleanup, "begin", begin_twice)
         self.failureResultOf(self.bounces.notify(message), IntakeError)

@@ -8,11 +8,13 @@ from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from qmqpd_tx.interfaces import (
+    FULL_TREATMENT,
     ICleanup,
     IIncomingMessage,
     IntakeError,
     MessageNotFound,
     SpoolError,
+    Treatment,
 )
 from qmqpd_tx.message import Queue, QueueID
 from qmqpd_tx.qmgr.service import QueueManager
@@ -72,7 +74,9 @@ class Cleanup:
         self.refuses = False
         self.aborted = 0
 
-    def begin(self, client: Any, verp_delimiters: bytes | None = None) -> Incoming:
+    def begin(
+        self, client: Any, verp_delimiters: bytes | None = None, treatment: Treatment = FULL_TREATMENT
+    ) -> Incoming:
         """A message of our own."""
         assert client is None
         return Incoming(self)

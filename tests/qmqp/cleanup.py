@@ -10,7 +10,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
-from qmqpd_tx.interfaces import CommitAbandoned, ICleanup, IIncomingMessage
+from qmqpd_tx.interfaces import FULL_TREATMENT, CommitAbandoned, ICleanup, IIncomingMessage, Treatment
 from qmqpd_tx.message import ClientInfo, QueueID
 
 
@@ -103,7 +103,12 @@ class MemoryCleanup:
         self.begin_error: Exception | None = None
         self.finish_error: Exception | None = None
 
-    def begin(self, client: ClientInfo | None, verp_delimiters: bytes | None = None) -> MemoryMessage:
+    def begin(
+        self,
+        client: ClientInfo | None,
+        verp_delimiters: bytes | None = None,
+        treatment: Treatment = FULL_TREATMENT,
+    ) -> MemoryMessage:
         if self.begin_error is not None:
             raise self.begin_error
         message = MemoryMessage(self, QueueID(f"ID{len(self.begun) + 1}"), client)
