@@ -11,6 +11,10 @@ writing back is started for all files before the first fsync waits, so that one 
 file system serves them all. With C{syncfs}, one call serves the batch, at the price of also writing
 whatever else waits in that file system.
 
+A message that is to be held is made in C{hold}, or comes there while it is unfinished, and costs one fsync
+more: before its permission says that it is complete. So the permission alone tells what a crash left there,
+and nobody has to read all that is held to find out.
+
 The folder is not fsynced: on the file systems that Linux journals (ext4, XFS, btrfs) the fsync of a new
 file also makes its name durable, and a second barrier would cost half as much again. Folders that are
 made on the way are fsynced into their parents.
@@ -27,7 +31,7 @@ from qmqpd_tx.events import Logger
 from qmqpd_tx.message import Queue, QueueID
 from qmqpd_tx.spool.disk import Operation, Post
 from qmqpd_tx.spool.errors import translated
-from qmqpd_tx.spool.files import QueuePaths, make_parent
+from qmqpd_tx.spool.files import QueuePaths, make_parent, rename
 from qmqpd_tx.spool.filesystem import FileSystem
 from qmqpd_tx.spool.record import END, UNFINISHED_HEADER, Layout, encode_header
 
@@ -48,18 +52,20 @@ def write_all(fs: FileSystem, fd: int, data: bytes) -> None:
 
 class NewFile:
     """
-    A file in C{incoming} that is being made. Only one operation on it is under way at a time.
+    A file that is being made. Only one operation on it is under way at a time.
 
     @ivar queue_id: its name.
+    @ivar queue: where it is, or will be: C{incoming}, or C{hold}.
     @ivar fd: the descriptor, or L{None} while it isn't open.
     @ivar exists: whether there may be something on disk.
     @ivar checksum: of what was streamed after the first record.
     """
 
-    __slots__ = ("checksum", "exists", "fd", "queue_id")
+    __slots__ = ("checksum", "exists", "fd", "queue", "queue_id")
 
     def __init__(self, queue_id: QueueID) -> None:
         self.queue_id = queue_id
+        self.queue = Queue.INCOMING
         self.fd: int | None = None
         self.exists = False
         self.checksum = 0
@@ -68,7 +74,7 @@ class NewFile:
         """
         @return: the descriptor of the new, empty file.
         """
-        path = paths.message(Queue.INCOMING, self.queue_id)
+        path = paths.message(self.queue, self.queue_id)
         try:
             fd = fs.open(path, _NEW, mode)
         except FileNotFoundError:
@@ -77,6 +83,13 @@ class NewFile:
         self.exists = True
         self.fd = fd
         return fd
+
+    def move(self, fs: FileSystem, paths: QueuePaths, queue: Queue) -> None:
+        """
+        Go on in another queue.
+        """
+        rename(fs, paths.message(self.queue, self.queue_id), paths.message(queue, self.queue_id))
+        self.queue = queue
 
     def close(self, fs: FileSystem) -> None:
         """
@@ -94,7 +107,7 @@ class NewFile:
         try:
             self.close(fs)
             if self.exists:
-                fs.unlink(paths.message(Queue.INCOMING, self.queue_id))
+                fs.unlink(paths.message(self.queue, self.queue_id))
         except FileNotFoundError:
             pass
         except OSError as error:
@@ -167,11 +180,12 @@ class CommitFile(Operation):
     @param data: the whole file; when C{streamed}, what is still to be appended.
     @param layout: of the whole file; when C{streamed}, its checksum is filled in.
     @param streamed: whether the file has begun already.
+    @param hold: whether it is to be in C{hold}.
     @param done: called with the operation, on the reactor's thread.
     @ivar abandoned: as in L{StreamFile}.
     """
 
-    __slots__ = ("_done", "abandoned", "data", "file", "layout", "streamed")
+    __slots__ = ("_done", "abandoned", "data", "file", "hold", "layout", "streamed")
 
     def __init__(
         self,
@@ -179,6 +193,7 @@ class CommitFile(Operation):
         data: bytes,
         layout: Layout,
         streamed: bool,
+        hold: bool,
         done: Callable[[StreamFile | CommitFile], None],
     ) -> None:
         super().__init__()
@@ -186,6 +201,7 @@ class CommitFile(Operation):
         self.data = data
         self.layout = layout
         self.streamed = streamed
+        self.hold = hold
         self.abandoned = False
         self._done = done
 
@@ -202,8 +218,12 @@ class CommitFile(Operation):
             if file.exists:
                 # A disk process ended while it had this one.
                 file.discard(fs, paths)
-            fd = file.create(fs, paths, 0o700)
+            if self.hold:
+                file.queue = Queue.HOLD
+            fd = file.create(fs, paths, 0o600 if self.hold else 0o700)
             write_all(fs, fd, self.data)
+            if self.hold:
+                self._end_held(fs, fd)
             return fd
         assert file.fd is not None
         fd = file.fd
@@ -219,8 +239,17 @@ class CommitFile(Operation):
         )
         self.data = b""
         fs.pwrite(fd, encode_header(self.layout, file.queue_id), 0)
-        fs.fchmod(fd, 0o700)
+        if self.hold:
+            file.move(fs, paths, Queue.HOLD)
+            self._end_held(fs, fd)
+        else:
+            fs.fchmod(fd, 0o700)
         return fd
+
+    def _end_held(self, fs: FileSystem, fd: int) -> None:
+        # What was written first, so that in hold the permission alone says that a message is complete.
+        fs.fsync(fd)
+        fs.fchmod(fd, 0o700)
 
     def failed(self, fs: FileSystem, paths: QueuePaths, error: Exception) -> None:
         """

@@ -39,6 +39,9 @@ FOLDERS = (
 )
 """Every folder under C{queue_directory}."""
 
+ARRIVALS = (Queue.INCOMING, Queue.HOLD)
+"""Where new messages appear, and so unfinished ones may be."""
+
 MAX_DEPTH = queueid.LENGTH
 """The deepest that subfolders can be nested."""
 

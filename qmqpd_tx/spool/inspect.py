@@ -17,7 +17,7 @@ from qmqpd_tx.interfaces import MessageNotFound, SpoolError
 from qmqpd_tx.message import Envelope, LogKind, Queue, QueueID
 from qmqpd_tx.spool import queueid, record
 from qmqpd_tx.spool.errors import RecycledFile
-from qmqpd_tx.spool.files import find_file, walk
+from qmqpd_tx.spool.files import ARRIVALS, find_file, walk
 from qmqpd_tx.spool.filesystem import FileSystem, RealFileSystem
 from qmqpd_tx.spool.logs import read_log_file
 from qmqpd_tx.spool.operations import reader
@@ -136,7 +136,7 @@ def _look(
         return None
     try:
         found = fs.fstat(fd)
-        if queue is Queue.INCOMING and found.st_mode & 0o700 != 0o700:
+        if queue in ARRIVALS and found.st_mode & 0o700 != 0o700:
             return None
         read = reader(fs, fd)
         header = read(0, HEADER_SIZE)

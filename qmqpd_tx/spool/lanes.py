@@ -93,7 +93,7 @@ class ProcessDisk:
 
 class CommitLane:
     """
-    Commits of small files go to the process, all others to threads.
+    Commits of small files to C{incoming} go to the process, all others to threads.
     """
 
     def __init__(self, disk: ReportingDisk, process: SmallFiles, threads: Lane, paths: QueuePaths) -> None:
@@ -104,7 +104,12 @@ class CommitLane:
 
     def put(self, operation: Operation) -> None:
         """See L{Lane.put<qmqpd_tx.spool.disk.Lane.put>}."""
-        if type(operation) is not CommitFile or operation.streamed or not self._process.running:
+        if (
+            type(operation) is not CommitFile
+            or operation.streamed
+            or operation.hold
+            or not self._process.running
+        ):
             self._threads.put(operation)
             return
         self._disk.begun()

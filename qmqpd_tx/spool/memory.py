@@ -82,9 +82,9 @@ class MemoryMessageWriter(DraftWriter):
         self._arrival_time = arrival_time
         self._result: Deferred[StoredMessage] | None = None
 
-    def commit(self) -> Deferred[StoredMessage]:
+    def commit(self, queue: Queue = Queue.INCOMING) -> Deferred[StoredMessage]:
         """See L{IMessageWriter.commit}."""
-        if not self._begin_commit():
+        if not self._begin_commit(queue):
             return fail(CommitAbandoned(f"{self.queue_id}: commit: the message was aborted"))
         result: Deferred[StoredMessage] = Deferred(lambda _: self.abort())
         self._result = result
@@ -105,7 +105,7 @@ class MemoryMessageWriter(DraftWriter):
         data, layout = self._whole()
         file = MemoryFile(bytearray(data), self._arrival_time)
         try:
-            message = self._store.committed(self.queue_id, file, self._envelope, layout)
+            message = self._store.committed(self.queue_id, self._queue, file, self._envelope, layout)
         except InsufficientSpace as error:
             if result is not None:
                 result.errback(error)
@@ -228,7 +228,7 @@ class MemoryMailQueue:
         return writer
 
     def committed(
-        self, queue_id: QueueID, file: MemoryFile, envelope: Envelope, layout: Layout
+        self, queue_id: QueueID, queue: Queue, file: MemoryFile, envelope: Envelope, layout: Layout
     ) -> StoredMessage:
         """
         A writer's message is complete.
@@ -240,8 +240,8 @@ class MemoryMailQueue:
         if self.capacity is not None and self._used + len(file.data) > self.capacity:
             raise InsufficientSpace(f"{queue_id}: commit queue file: the queue is full")
         self._used += len(file.data)
-        self._files[Queue.INCOMING][queue_id] = file
-        return self._handle(queue_id, Queue.INCOMING, file, envelope, layout)
+        self._files[queue][queue_id] = file
+        return self._handle(queue_id, queue, file, envelope, layout)
 
     def fill(
         self,

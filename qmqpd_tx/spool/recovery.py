@@ -13,6 +13,7 @@ all files of the queue once:
   - C{deferred}: the files' times are read for the index; the content is looked at when the message is due;
   - C{incoming}: unfinished files stay until they are a day old, then go; what has arrived since the start is
     left alone;
+  - C{hold}: the same for unfinished files;
   - damaged files of C{active} and C{incoming} go to C{corrupt}, with a warning;
   - everywhere, logs included: a file at another depth of subfolders than the configured one moves to where
     it belongs, one with a name that is no queue id is left alone and warned of, once, and no later id is
@@ -194,6 +195,8 @@ class Recoverer:
             path = settle(fs, entry.path, paths.message(queue, queue_id))
             if queue is Queue.INCOMING:
                 self._sweep(fs, paths, queue_id, path)
+            elif queue is Queue.HOLD:
+                self._sweep_held(fs, queue_id, path)
             elif queue is Queue.DEFERRED:
                 return queue_id, fs.lstat(path).st_mtime
         except FileNotFoundError:
@@ -253,10 +256,20 @@ class Recoverer:
         except RecycledFile:
             self._recycled(fs, queue_id, path)
         except MessageUnfinished:
-            if self._now - fs.lstat(path).st_mtime >= self._limit:
-                fs.unlink(path)
-                self._swept += 1
-                log.info("{queue_id}: removed unfinished queue file", queue_id=queue_id)
+            self._remove_old(fs, queue_id, path)
+
+    def _sweep_held(self, fs: FileSystem, queue_id: QueueID, path: str) -> None:
+        """
+        What is held may be much, so it is not read: see L{qmqpd_tx.spool.commits}.
+        """
+        if queue_id <= self._boundary and fs.lstat(path).st_mode & 0o700 != 0o700:
+            self._remove_old(fs, queue_id, path)
+
+    def _remove_old(self, fs: FileSystem, queue_id: QueueID, path: str) -> None:
+        if self._now - fs.lstat(path).st_mtime >= self._limit:
+            fs.unlink(path)
+            self._swept += 1
+            log.info("{queue_id}: removed unfinished queue file", queue_id=queue_id)
 
     def _recycled(self, fs: FileSystem, queue_id: QueueID, path: str) -> None:
         """

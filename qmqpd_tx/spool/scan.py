@@ -3,7 +3,7 @@ Walking a queue, a slice at a time.
 
 Takes a queue; gives its messages as the disk thread finds them, in no particular order. The cost is that
 of the slice. What is not a finished message is left out: in C{incoming} the first record of each file is
-looked at.
+looked at, in C{hold} its permission.
 """
 
 from __future__ import annotations
@@ -72,6 +72,8 @@ def find(
         except FileNotFoundError:
             continue
         if queue is Queue.INCOMING and not finished(fs, entry.path, found):
+            continue
+        if queue is Queue.HOLD and found.st_mode & 0o700 != 0o700:
             continue
         yield QueuedEntry(QueueID(entry.name), found.st_mtime)
 

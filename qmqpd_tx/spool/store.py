@@ -55,7 +55,7 @@ from qmqpd_tx.spool import queueid
 from qmqpd_tx.spool.background import BackgroundRecovery
 from qmqpd_tx.spool.commits import CommitRunner, SyncFile, TransferRunner
 from qmqpd_tx.spool.disk import COMMIT_LANE, CONTENT_LANE, QUEUE_LANE, Disk, Lane, ThreadedDisk
-from qmqpd_tx.spool.files import QueuePaths
+from qmqpd_tx.spool.files import ARRIVALS, QueuePaths
 from qmqpd_tx.spool.filesystem import FileSystem, RealFileSystem
 from qmqpd_tx.spool.floor import RESERVE, RaiseFloor
 from qmqpd_tx.spool.index import DueIndex
@@ -316,6 +316,7 @@ class FileMailQueue:
     def committed(
         self,
         queue_id: QueueID,
+        queue: Queue,
         envelope: Envelope,
         layout: Layout,
         content: bytes | None,
@@ -328,7 +329,7 @@ class FileMailQueue:
         """
         del self._writers[queue_id]
         self._free -= layout.size
-        return self._handle(queue_id, Queue.INCOMING, envelope, layout, content, recipients)
+        return self._handle(queue_id, queue, envelope, layout, content, recipients)
 
     def discarded(self, queue_id: QueueID) -> None:
         """
@@ -564,7 +565,7 @@ class FileMailQueue:
             for entry in entries:
                 if entry.queue_id not in operation.left and entry.queue_id not in self._index:
                     self._index.set(entry.queue_id, entry.due)
-        if operation.queue is not Queue.INCOMING:
+        if operation.queue not in ARRIVALS:
             return entries
         return [entry for entry in entries if entry.queue_id not in self._writers]
 

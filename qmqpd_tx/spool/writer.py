@@ -22,9 +22,10 @@ from twisted.internet.defer import Deferred, fail
 from zope.interface import implementer
 
 from qmqpd_tx.interfaces import CommitAbandoned, IMessageWriter, SpoolError
-from qmqpd_tx.message import Envelope, QueueID, Recipient
+from qmqpd_tx.message import Envelope, Queue, QueueID, Recipient
 from qmqpd_tx.spool import record
 from qmqpd_tx.spool.commits import CommitFile, NewFile, StreamFile
+from qmqpd_tx.spool.files import ARRIVALS
 from qmqpd_tx.spool.operations import Discard
 from qmqpd_tx.spool.record import HEADER_SIZE, Layout
 from qmqpd_tx.spool.stored import StoredMessage
@@ -57,6 +58,7 @@ class DraftWriter:
         "_envelope",
         "_envelope_at",
         "_limit",
+        "_queue",
         "_recipients",
         "_recipients_at",
         "_state",
@@ -70,6 +72,7 @@ class DraftWriter:
         self.size = HEADER_SIZE
         self._limit = limit
         self._state = WriterState.OPEN
+        self._queue = Queue.INCOMING
         self._chunks: list[bytes] = []
         self._buffered = 0
         self._envelope: Envelope | None = None
@@ -134,10 +137,11 @@ class DraftWriter:
         """
         return Layout(self._top_at, self._envelope_at, self._recipients_at, self.size, self._count, checksum)
 
-    def _begin_commit(self) -> bool:
+    def _begin_commit(self, queue: Queue) -> bool:
         """
         Nothing may be added any more.
 
+        @param queue: where the message is to be.
         @return: whether there is something to commit: L{False} after an abort.
         @raise ValueError: this is not the time for a commit: a defect of the caller.
         """
@@ -147,6 +151,9 @@ class DraftWriter:
             raise ValueError(f"{self.queue_id}: a second commit")
         if self._envelope is None:
             raise ValueError(f"{self.queue_id}: commit without an envelope")
+        if queue not in ARRIVALS:
+            raise ValueError(f"{self.queue_id}: commit to {queue.value}")
+        self._queue = queue
         self._state = WriterState.COMMITTING
         return True
 
@@ -178,9 +185,9 @@ class FileMessageWriter(DraftWriter):
         self._waiting: list[Deferred[None]] = []
         self._result: Deferred[StoredMessage] | None = None
 
-    def commit(self) -> Deferred[StoredMessage]:
+    def commit(self, queue: Queue = Queue.INCOMING) -> Deferred[StoredMessage]:
         """See L{IMessageWriter.commit}."""
-        if not self._begin_commit():
+        if not self._begin_commit(queue):
             return fail(CommitAbandoned(f"{self.queue_id}: commit: the message was aborted"))
         result: Deferred[StoredMessage] = Deferred(lambda _: self.abort())
         self._result = result
@@ -260,11 +267,12 @@ class FileMessageWriter(DraftWriter):
     # --- the end ------------------------------------------------------------------------------------
 
     def _commit(self) -> None:
+        hold = self._queue is Queue.HOLD
         if self._file is None:
             data, layout = self._whole()
-            operation = CommitFile(NewFile(self.queue_id), data, layout, False, self._committed)
+            operation = CommitFile(NewFile(self.queue_id), data, layout, False, hold, self._committed)
         else:
-            operation = CommitFile(self._file, self._take(), self._layout(0), True, self._committed)
+            operation = CommitFile(self._file, self._take(), self._layout(0), True, hold, self._committed)
         self._running = operation
         self._store.commits.put(operation)
 
@@ -284,7 +292,7 @@ class FileMessageWriter(DraftWriter):
             content = data[top:end] + data[HEADER_SIZE:top] if end > top else data[HEADER_SIZE:top]
         self._state = WriterState.DONE
         message = self._store.committed(
-            self.queue_id, self._envelope, operation.layout, content, self._recipients
+            self.queue_id, self._queue, self._envelope, operation.layout, content, self._recipients
         )
         result, self._result = self._result, None
         if result is not None:

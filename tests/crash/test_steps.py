@@ -62,6 +62,7 @@ class Life:
     @ivar aborted: messages that were given up.
     @ivar waiting: deferred messages and when they are due.
     @ivar held: messages on hold.
+    @ivar never_incoming: messages that were to be held from the start.
     """
 
     def __init__(self, case: SynchronousTestCase, queue: FileMailQueue) -> None:
@@ -78,9 +79,19 @@ class Life:
         self.logged: set[QueueID] = set()
         self.waiting: dict[QueueID, float] = {}
         self.held: set[QueueID] = set()
+        self.never_incoming: set[QueueID] = set()
 
     def _now(self, deferred: Deferred[Any]) -> Any:
         return now(deferred)
+
+    def arrive_held(self, body: bytes) -> None:
+        """Commit to hold; and stay. Never in incoming."""
+        writer = self._begin(body, 2)
+        self.never_incoming.add(writer.queue_id)
+        message = self._now(writer.commit(Queue.HOLD))
+        self.acknowledged.add(message.queue_id)
+        self.held.add(message.queue_id)
+        message.close()
 
     def _begin(self, body: bytes, recipients: int) -> Any:
         writer = self._queue.create(NOW)
@@ -205,6 +216,8 @@ class Life:
         self.wait()
         self.defer()
         self.by_hand()
+        self.arrive_held(SMALL)
+        self.arrive_held(LARGE)
         self.abort(SMALL)
         self.abort(LARGE)
         self.bounce()
@@ -274,6 +287,8 @@ class StepTests(SynchronousTestCase):
             everyone = life.recipients[queue_id]
             self.assertLessEqual(everyone - life.marking[queue_id], left, "a recipient was lost")
             self.assertNotIn(where, (Queue.ACTIVE, Queue.CORRUPT))
+            if queue_id in life.never_incoming:
+                self.assertIs(where, Queue.HOLD)
             if loss is Loss.PROCESS:
                 self.assertEqual(left & life.marked[queue_id], set(), "a delivery would be repeated")
                 self.assertNotIn(queue_id, life.removed | life.aborted)

@@ -260,6 +260,56 @@ class QueueContract(_Base):
         writer.abort()
         self.assertEqual(self.listed(Queue.INCOMING), [writer.queue_id])
 
+    def test_committed_to_hold(self) -> None:
+        """A message that is to be held is in hold, whole, never in incoming, and goes on like any other."""
+        for body in (BODY, BODY + b"x" * 200_000):
+            writer = self.write(body, 2, commit=False)
+            queue_id = writer.queue_id
+            self.hold()
+            result = writer.commit(Queue.HOLD)
+            self.assertNoResult(result)
+            self.failureResultOf(self.queue.open(queue_id, Queue.HOLD), MessageUnfinished)
+            self.release()
+            message = self.successResultOf(result)
+            self.assertEqual(self.listed(Queue.HOLD), [queue_id])
+            self.assertEqual(self.listed(Queue.INCOMING), [])
+            self.assertIs(self.successResultOf(self.queue.locate(queue_id)), Queue.HOLD)
+            message = self.reopened(message, Queue.HOLD)
+            self.assertEqual(message.envelope, ENVELOPE)
+            self.assertEqual(self.run_now(message.content.read(0, 10)), TOP[:10])
+            self.assertEqual(message.content.size, len(TOP + body))
+            people = self.run_now(message.recipients(None, 1)).recipients
+            self.successResultOf(self.queue.mark(message, people, RecipientState.DELIVERED))
+            self.successResultOf(self.queue.move(queue_id, Queue.HOLD, Queue.INCOMING))
+            message = self.reopened(message, Queue.INCOMING)
+            self.assertEqual(self.addresses(message), [b"user1@example.com"])
+            message.close()
+            self.successResultOf(self.queue.remove(queue_id, Queue.INCOMING))
+
+    def test_abandoned_commit_to_hold(self) -> None:
+        """An abort during a commit to hold leaves nothing either."""
+        for body in (BODY, BODY + b"x" * 200_000):
+            writer = self.write(body, commit=False)
+            self.hold()
+            result = writer.commit(Queue.HOLD)
+            writer.abort()
+            self.failureResultOf(result, CommitAbandoned)
+            self.release()
+            self.assertEqual(self.listed(Queue.HOLD), [])
+            self.failureResultOf(self.queue.open(writer.queue_id, Queue.HOLD), MessageNotFound)
+
+    def test_full_hold(self) -> None:
+        """A full disk refuses a commit to hold and leaves nothing."""
+        writer = self.write(commit=False)
+        self.fill()
+        self.failureResultOf(writer.commit(Queue.HOLD), InsufficientSpace)
+        self.assertEqual(self.listed(Queue.HOLD), [])
+
+    def test_committed_elsewhere(self) -> None:
+        """New messages go to incoming or to hold, and nowhere else."""
+        for wrong in (Queue.ACTIVE, Queue.DEFERRED, Queue.CORRUPT):
+            self.assertRaises(ValueError, self.write(commit=False).commit, wrong)
+
     def test_full(self) -> None:
         """A full disk refuses the commit and leaves nothing."""
         writer = self.write(commit=False)

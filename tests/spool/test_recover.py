@@ -148,6 +148,23 @@ class RecoverTests(SynchronousTestCase):
         self.assertEqual(self.restart(DAY), Recovery(0, 3, ()))
         self.assertEqual(os.listdir(self.path("incoming")), [whole])
 
+    def test_unfinished_held_stay_a_day(self) -> None:
+        """
+        The same in hold. There only the permission says that a file is unfinished: one that is cut later is
+        never thrown away.
+        """
+        whole = self.store(target=Queue.HOLD)
+        with open(self.path("hold", whole), "rb") as file:
+            data = file.read()
+        unfinished, cut = (queueid.encode(number) for number in range(2))
+        self.put(data, "hold", unfinished, mode=0o600)
+        self.put(data[:-1], "hold", cut)
+        self.assertEqual(sorted(self.listed(Queue.HOLD)), sorted([whole, cut]))
+        self.assertEqual(self.restart(DAY - 1), Recovery(0, 0, ()))
+        self.assertEqual(sorted(os.listdir(self.path("hold"))), sorted([whole, cut, unfinished]))
+        self.assertEqual(self.restart(DAY), Recovery(0, 1, ()))
+        self.assertEqual(sorted(os.listdir(self.path("hold"))), sorted([whole, cut]))
+
     def test_recycled(self) -> None:
         """
         A file that holds another message than its name says, which is what a power cut can leave of a file

@@ -54,6 +54,11 @@ class TroubledFileSystem(RealFileSystem):
         self._call("pwrite")
         return os.pwrite(fd, data, offset)
 
+    def fchmod(self, fd: int, mode: int) -> None:  # type: ignore[override]
+        """Give permissions."""
+        self._call("fchmod")
+        os.fchmod(fd, mode)
+
     def fsync(self, fd: int) -> None:  # type: ignore[override]
         """Sync."""
         if self.before is not None:
@@ -131,6 +136,18 @@ class SurviveTests(SynchronousTestCase):
         self.successResultOf(Deferred.fromCoroutine(message.content.read(0, 100)))
         self.successResultOf(Deferred.fromCoroutine(message.recipients(None, 100)))
         self.assertEqual(self.fs.calls, [])
+
+    def test_system_calls_of_a_hold(self) -> None:
+        """
+        What is made for hold is never complete in incoming: a small message is made in hold, a large one gets
+        there while it is unfinished; its permission comes when all the rest is durable.
+        """
+        self.successResultOf(self.writer().commit(Queue.HOLD))
+        self.assertEqual(self.fs.calls, ["create", "write", "fsync", "fchmod", "fsync"])
+        self.fs.calls = []
+        self.successResultOf(self.writer(b"\n" + b"x" * 70_000).commit(Queue.HOLD))
+        calls = self.fs.calls[self.fs.calls.index("pwrite") :]
+        self.assertEqual(calls, ["pwrite", "rename", "fsync", "fchmod", "fsync"])
 
     def test_shared_syncfs(self) -> None:
         """Commits that wait together share one syncfs."""
