@@ -15,15 +15,8 @@ from zope.interface import implementer
 
 from qmqpd_tx.interfaces import ConfigError
 from qmqpd_tx.tables.interface import ILookupTable, ILookupTableType, TableContext
-from qmqpd_tx.tables.texthash import DictTable
-from qmqpd_tx.tables.words import encode, fold, split_words
-
-
-def _unbrace(text: str, shown: str, parameter: str) -> str:
-    """Take the outer braces off."""
-    if len(text) < 2 or not text.endswith("}"):
-        raise ConfigError(f"{parameter}: bad syntax: missing '}}' in \"{shown}\"")
-    return text[1:-1].strip()
+from qmqpd_tx.tables.texthash import ListedTable
+from qmqpd_tx.tables.words import encode, fold, split_words, unbrace
 
 
 @implementer(ILookupTableType)
@@ -39,8 +32,8 @@ class InlineType:
         if not name.startswith("{"):
             raise ConfigError(f'{parameter}: bad syntax: "{shown}"; {need}')
         entries: dict[bytes, bytes] = {}
-        for word in split_words(_unbrace(name, shown, parameter)):
-            entry = _unbrace(word, shown, parameter) if word.startswith("{") else word
+        for word in split_words(unbrace(name, shown, parameter)):
+            entry = unbrace(word, shown, parameter) if word.startswith("{") else word
             key, equals, value = (part.strip() for part in entry.partition("="))
             if not equals:
                 raise ConfigError(f"{parameter}: missing '=' after attribute name: \"{shown}\"; {need}")
@@ -49,7 +42,7 @@ class InlineType:
             entries[fold(encode(key))] = encode(value)
         if not entries:
             raise ConfigError(f'{parameter}: bad syntax: "{shown}"; {need}')
-        return DictTable(shown, entries)
+        return ListedTable(shown, entries)
 
 
 @implementer(ILookupTable)
@@ -87,7 +80,7 @@ class StaticType:
     def open(self, name: str, context: TableContext) -> ILookupTable:
         parameter = context.parameter
         shown = f"static:{name}"
-        text = _unbrace(name, shown, parameter) if name.startswith("{") else name
+        text = unbrace(name, shown, parameter) if name.startswith("{") else name
         if not text:
             raise ConfigError(f'{parameter}: empty text in "{shown}"')
         return StaticTable(shown, encode(text))

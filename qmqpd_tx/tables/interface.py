@@ -52,6 +52,28 @@ class ILookupTable(Interface):
         """
 
 
+class IPatternTable(Interface):
+    """
+    What a table of patterns also provides, where somebody looks up every line of a text: one pass over many
+    lines tells that none of them needs to be looked up.
+
+    What is looked up is a I{key}: one whole line, or several consecutive whole lines joined by newlines (a
+    header that is folded). A I{block} is consecutive lines, with a newline between one and the next; it may
+    end in one. Its bytes are the keys' bytes: who changes a line before it is looked up, or cuts a long line
+    into pieces, asks about what is looked up.
+    """
+
+    def may_match(block: bytes) -> bool:
+        """
+        Takes time linear in the size of the block, and does not make copies of it.
+
+        @param block: the lines of all keys.
+        @return: False: L{lookup<ILookupTable.lookup>} surely gives L{None} for each key in the block, and
+            does not fail. True: one of them may be found; look them up one by one. A table with negated
+            patterns, or with some that cannot be checked in this way, always says True.
+        """
+
+
 class ISequenceTable(Interface):
     """What a table that can be walked also provides: C{qmqpd-tx postmap -s}."""
 
@@ -62,21 +84,65 @@ class ISequenceTable(Interface):
         """
 
 
+class ITableWriter(Interface):
+    """
+    Changes to an indexed file that nobody sees before they are committed. Keys are taken as they are.
+    """
+
+    def has(key: bytes) -> bool:
+        """
+        @return: whether the key is in the file, the changes included.
+        """
+
+    def put(key: bytes, value: bytes) -> None:
+        """
+        Add an entry, or replace the one that has the key.
+        """
+
+    def delete(key: bytes) -> bool:
+        """
+        @return: whether there was such an entry.
+        """
+
+    def commit() -> None:
+        """
+        Make the changes, completely or not at all: whoever reads the file has the old or the new one.
+
+        @raise ConfigError: it cannot be written.
+        """
+
+    def abort() -> None:
+        """
+        Forget the changes.
+        """
+
+
 class ITableBuilder(Interface):
     """
-    What a kind of table that is an indexed file also provides: it can be built from a text, as
-    C{qmqpd-tx postmap TYPE:NAME} does.
+    What a kind of table that is an indexed file also provides: it can be built from a text and changed, as
+    C{qmqpd-tx postmap} does.
     """
 
-    def build(name: str, entries: Any, setting: Callable[[str], int]) -> None:
+    def label(name: str) -> str:
         """
-        Build the index beside the text file, completely or not at all: whoever reads the old one goes on
-        with the old one.
+        @return: what messages about entries call the file.
+        """
 
-        @param name: what comes after the colon, the text file.
-        @param entries: an iterable of (key, value), in order, without duplicates, not yet folded.
-        @param setting: gives a size parameter, as in C{lmdb_map_size}.
+    def create(name: str, draft: Any) -> ITableWriter:
+        """
+        Begin a new file.
+
+        @param name: what comes after the colon.
+        @param draft: a L{Draft<qmqpd_tx.tables.building.Draft>}.
         @raise ConfigError: it cannot be written.
+        """
+
+    def edit(name: str, draft: Any, make: bool = False) -> ITableWriter:
+        """
+        Begin to change a file.
+
+        @param make: whether to begin a new one if there is none.
+        @raise ConfigError: there is none, it cannot be changed, or somebody else does so.
         """
 
 
@@ -94,6 +160,8 @@ class TableContext:
         Deferred of the result. Where there is no reactor it runs it at once, and gives a Deferred that has
         fired.
     @ivar setting: gives the text of a parameter, expanded, as in C{import_environment}.
+    @ivar watch: takes the path of a file that is about to be read, so that a change while it is being read is
+        noticed; without this, only changes after that are.
     """
 
     parameter: str
@@ -101,6 +169,7 @@ class TableContext:
     reactor: Any
     in_thread: Callable[..., Any]
     setting: Callable[[str], str]
+    watch: Callable[[str], None] = lambda path: None
 
 
 class ILookupTableType(Interface):

@@ -13,11 +13,20 @@ from typing import cast
 from twisted.internet.defer import Deferred
 
 from qmqpd_tx.tables.interface import ILookupTable
-from qmqpd_tx.tables.keeper import open_table
-from qmqpd_tx.tables.words import split_words
+from qmqpd_tx.tables.keeper import Tables, open_table
+from qmqpd_tx.tables.words import ReadFile, read_file, split_words
 
 OpenTable = Callable[[str, str], ILookupTable]
 """Takes C{type:name} and the parameter on behalf of which it is opened."""
+
+
+def reader_of(open_table: OpenTable) -> ReadFile:
+    """
+    @param open_table: what a list opens its tables with.
+    @return: what it reads its files with: where the tables have a keeper, it also keeps an eye on the files.
+    """
+    keeper = getattr(open_table, "__self__", None)
+    return keeper.read if isinstance(keeper, Tables) else read_file
 
 
 class TableList:

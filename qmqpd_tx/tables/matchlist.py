@@ -1,5 +1,6 @@
 """
-Lists of domains and of hosts: what mydestination, relay_domains and qmqpd_authorized_clients hold.
+Lists of domains, of hosts, and of other names: what mydestination, relay_domains and qmqpd_authorized_clients
+hold.
 
 Takes the words of a list parameter, gives an object that says whether a domain, or a host by its
 confirmed name and its address, matches. Patterns are tried from left to right and the first that matches
@@ -7,11 +8,13 @@ decides; C{!pattern} excludes; C{/file/name} stands for the patterns in that fil
 when the table has the name or address (the value is ignored). A plain domain pattern also matches
 subdomains where the parameter is listed in C{parent_domain_matches_subdomains}; elsewhere C{.domain}
 does so. Case does not matter. Neighbouring patterns that answer alike are merged into sets, so that a
-list of a hundred thousand domains costs a few look-ups.
+list of a hundred thousand domains or networks costs a few look-ups.
 
 Files and tables are read when a list is made: make a new one on reload. A pattern that makes no
-sense is a L{ConfigError} that names the element and where it stands. Answers to Postfix's
-match lists (postconf(5): mynetworks, qmqpd_authorized_clients, mydestination).
+sense is a L{ConfigError} that names the element and where it stands. A table that cannot say whether it has a
+name raises L{TableError}, if its turn comes: a pattern to the left of it may have decided. Where a list has
+tables that must be waited for, it is not C{immediate}: use C{find} rather than C{matches}. Answers to
+Postfix's match lists (postconf(5): mynetworks, qmqpd_authorized_clients, mydestination).
 """
 
 from __future__ import annotations
@@ -19,14 +22,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 
-from attrs import Factory, define
+from attrs import Factory, define, frozen
+from twisted.internet.defer import Deferred
 
-from qmqpd_tx.interfaces import ConfigError
+from qmqpd_tx.eager import now_or_later
+from qmqpd_tx.interfaces import ConfigError, TableError
 from qmqpd_tx.tables.interface import ILookupTable
 from qmqpd_tx.tables.keeper import open_table
-from qmqpd_tx.tables.lists import OpenTable
+from qmqpd_tx.tables.lists import OpenTable, reader_of
+from qmqpd_tx.tables.networks import Address, Network, Networks, read_address
 from qmqpd_tx.tables.words import decode, encode, expand_files, fold
 
 _NUMERIC = re.compile(r"[0-9.]+")
@@ -44,47 +50,143 @@ def _parents(name: str) -> Iterator[str]:
         dot = name.find(".", dot + 1)
 
 
-def _table_has(table: ILookupTable, name: str, parent_style: bool) -> bool:
-    if table.lookup(encode(name)) is not None:
-        return True
-    if not table.fixed_keys:
-        return False
-    dot = "" if parent_style else "."
-    return any(table.lookup(encode(dot + parent)) is not None for parent in _parents(name) if parent)
+@frozen(slots=True)
+class _Asked:
+    """
+    What is looked for in a list.
+
+    @ivar name: folded.
+    @ivar text: the address as text, or C{""}.
+    @ivar address: as a value.
+    """
+
+    name: str
+    text: str = ""
+    address: Address | None = None
+
+
+@frozen(slots=True)
+class _Style:
+    """
+    How names match patterns.
+
+    @ivar whole: only the name itself matches, never by way of a parent.
+    @ivar parents: a plain domain matches its subdomains, too.
+    """
+
+    whole: bool
+    parents: bool
 
 
 @define(slots=True)
-class _Names:
-    """A run of neighbouring domain patterns with the same answer; their order is of no account."""
+class _Sets:
+    """Neighbouring patterns with the same answer; their order is of no account."""
 
-    include: bool
-    parent_style: bool
-    whole: bool = False
+    style: _Style
     exact: set[str] = Factory(set)
     parents: set[str] = Factory(set)
-    tables: list[ILookupTable] = Factory(list)
+    addresses: set[Address] = Factory(set)
+    networks: Networks = Factory(Networks)
 
     def add(self, pattern: str) -> None:
         pattern = _fold_text(pattern)
         self.exact.add(pattern)
-        if self.whole:
+        if self.style.whole:
             return
-        if self.parent_style:
+        if self.style.parents:
             self.parents.add(pattern)
         elif pattern.startswith("."):
             self.parents.add(pattern[1:])
 
-    def matches(self, name: str) -> bool:
-        if name in self.exact:
+    def hold(self, asked: _Asked) -> bool:
+        if asked.address is not None and (
+            asked.address in self.addresses or self.networks.first(asked.address) is not None
+        ):
             return True
-        if self.parents and any(parent in self.parents for parent in _parents(name)):
-            return True
-        if self.whole:
-            return any(table.lookup(encode(name)) is not None for table in self.tables)
-        return any(_table_has(table, name, self.parent_style) for table in self.tables)
+        name = asked.name
+        return name in self.exact or (
+            bool(self.parents) and any(parent in self.parents for parent in _parents(name))
+        )
 
 
-class DomainMatchList:
+@frozen(slots=True)
+class _Table:
+    """A pattern that is a table."""
+
+    style: _Style
+    table: ILookupTable
+
+    async def holds(self, asked: _Asked) -> bool:
+        if await self._has(asked.name):
+            return True
+        if self.table.fixed_keys and not self.style.whole:
+            dot = "" if self.style.parents else "."
+            for parent in _parents(asked.name):
+                if parent and await self._has(dot + parent):
+                    return True
+        return bool(asked.text) and await self._has(asked.text)
+
+    async def _has(self, key: str) -> bool:
+        found = self.table.lookup(encode(key))
+        if isinstance(found, Deferred):
+            found = await found
+        return found is not None
+
+
+class _MatchList:
+    """
+    What the lists have in common.
+
+    @ivar immediate: whether C{matches} may be used.
+    @ivar stable: whether the same question has the same answer for as long as the list lives.
+    """
+
+    def __init__(self, patterns: Sequence[str], parameter: str, style: _Style, opener: OpenTable) -> None:
+        self._parameter = parameter
+        self._steps: list[tuple[bool, _Sets | _Table]] = []
+        tables = []
+        for include, pattern, where in expand_files(patterns, parameter, reader_of(opener)):
+            if ":" in pattern and not pattern.startswith("["):
+                table = opener(pattern, where)
+                tables.append(table)
+                self._steps.append((include, _Table(style, table)))
+                continue
+            last = self._steps[-1] if self._steps else None
+            if last is None or last[0] is not include or isinstance(last[1], _Table):
+                sets = _Sets(style)
+                self._steps.append((include, sets))
+            self._add(sets, pattern, where)
+        self.immediate: bool = all(table.immediate for table in tables)
+        self.stable: bool = all(table.stable for table in tables)
+        self._plain = not tables
+
+    def __bool__(self) -> bool:
+        return bool(self._steps)
+
+    def _add(self, sets: _Sets, pattern: str, where: str) -> None:
+        sets.add(pattern)
+
+    def _matches(self, asked: _Asked) -> bool:
+        if self._plain:
+            for include, step in self._steps:
+                if step.hold(asked):  # type: ignore[union-attr]
+                    return include
+            return False
+        found = now_or_later(self._find(asked))
+        if isinstance(found, Deferred):
+            found.addErrback(lambda failure: None)
+            found.cancel()
+            raise TableError(f"{self._parameter}: a table has to be waited for, which cannot be done here")
+        return found
+
+    async def _find(self, asked: _Asked) -> bool:
+        for include, step in self._steps:
+            if step.hold(asked) if isinstance(step, _Sets) else await step.holds(asked):
+                return include
+        return False
+
+
+class DomainMatchList(_MatchList):
     """
     A list of domains.
 
@@ -106,52 +208,55 @@ class DomainMatchList:
         open_table: OpenTable = open_table,
         exact: bool = False,
     ) -> None:
-        runs: list[_Names] = []
-        for include, pattern, where in expand_files(patterns, parameter):
-            if not runs or runs[-1].include is not include:
-                runs.append(_Names(include, parent_style, exact))
-            if ":" in pattern and not pattern.startswith("["):
-                runs[-1].tables.append(open_table(pattern, where))
-            else:
-                runs[-1].add(pattern)
-        self._runs = runs
+        super().__init__(patterns, parameter, _Style(exact, parent_style), open_table)
 
     def matches(self, domain: str) -> bool:
         """
+        Where the list is L{immediate}.
+
         @return: whether the domain is in the list; the empty domain never is.
+        @raise TableError: a table could not say.
         """
-        if not domain:
-            return False
-        domain = _fold_text(domain)
-        for run in self._runs:
-            if run.matches(domain):
-                return run.include
-        return False
+        return bool(domain) and self._matches(_Asked(_fold_text(domain)))
+
+    async def find(self, domain: str) -> bool:
+        """
+        As L{matches}, with any tables. Does not suspend when the answer is there at once.
+        """
+        return bool(domain) and await self._find(_Asked(_fold_text(domain)))
 
 
-_Address = IPv4Address | IPv6Address
-_Network = IPv4Network | IPv6Network
+class StringMatchList(_MatchList):
+    """
+    A list of names that are no domains, such as C{masquerade_exceptions}, or of domains without their
+    subdomains.
+
+    @param patterns: the words of the parameter.
+    @param parameter: its name, for messages.
+    @param open_table: opens C{type:name} for a parameter.
+    @raise ConfigError: a file or table cannot be read, naming the element.
+    """
+
+    def __init__(self, patterns: Sequence[str], parameter: str, open_table: OpenTable = open_table) -> None:
+        super().__init__(patterns, parameter, _Style(True, False), open_table)
+
+    def matches(self, text: str) -> bool:
+        """
+        Where the list is L{immediate}.
+
+        @return: whether the text is in the list, in any case; the empty text never is.
+        @raise TableError: a table could not say.
+        """
+        return bool(text) and self._matches(_Asked(_fold_text(text)))
+
+    async def find(self, text: str) -> bool:
+        """
+        As L{matches}, with any tables. Does not suspend when the answer is there at once.
+        """
+        return bool(text) and await self._find(_Asked(_fold_text(text)))
 
 
-@define(slots=True)
-class _Hosts:
-    """A run of neighbouring host patterns with the same answer."""
-
-    names: _Names
-    addresses: set[_Address] = Factory(set)
-    networks: list[_Network] = Factory(list)
-
-    def matches(self, name: str, text: str, address: _Address | None) -> bool:
-        if address is not None and (
-            address in self.addresses or any(address in network for network in self.networks)
-        ):
-            return True
-        if self.names.matches(name):
-            return True
-        return any(table.lookup(encode(text)) is not None for table in self.names.tables)
-
-
-def _network(pattern: str, where: str) -> _Network:
+def _network(pattern: str, where: str) -> Network:
     """
     Read C{net/mask} or C{[net]/mask}.
     """
@@ -175,7 +280,7 @@ def _network(pattern: str, where: str) -> _Network:
     return network
 
 
-def _host_address(pattern: str, where: str) -> _Address | None:
+def _host_address(pattern: str, where: str) -> Address | None:
     """
     Read C{192.0.2.1} or C{[2001:db8::1]}; L{None} when the pattern is a name.
     """
@@ -193,17 +298,14 @@ def _host_address(pattern: str, where: str) -> _Address | None:
 
 
 @lru_cache(maxsize=4096)
-def _client_address(text: str) -> _Address | None:
-    try:
-        address = ip_address(text)
-    except ValueError:
-        return None
+def _client_address(text: str) -> Address | None:
+    address = read_address(text)
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped
     return address
 
 
-class HostMatchList:
+class HostMatchList(_MatchList):
     """
     A list of hosts, by name and by address: host names, C{.domain}, C{192.0.2.1}, C{192.0.2.0/24},
     C{[::1]}, C{[2001:db8::]/32}, C{/file/name}, C{type:table}.
@@ -222,30 +324,29 @@ class HostMatchList:
         parent_style: bool = False,
         open_table: OpenTable = open_table,
     ) -> None:
-        runs: list[_Hosts] = []
-        for include, pattern, where in expand_files(patterns, parameter):
-            if not runs or runs[-1].names.include is not include:
-                runs.append(_Hosts(_Names(include, parent_style)))
-            run = runs[-1]
-            if ":" in pattern and not pattern.startswith("["):
-                run.names.tables.append(open_table(pattern, where))
-            elif "/" in pattern:
-                run.networks.append(_network(pattern, where))
-            elif (address := _host_address(pattern, where)) is not None:
-                run.addresses.add(address)
-            else:
-                run.names.add(pattern)
-        self._runs = runs
+        super().__init__(patterns, parameter, _Style(False, parent_style), open_table)
+
+    def _add(self, sets: _Sets, pattern: str, where: str) -> None:
+        if "/" in pattern:
+            sets.networks.add(_network(pattern, where), 0)
+        elif (address := _host_address(pattern, where)) is not None:
+            sets.addresses.add(address)
+        else:
+            sets.add(pattern)
 
     def matches(self, name: str, address: str) -> bool:
         """
+        Where the list is L{immediate}.
+
         @param name: the confirmed host name, or C{unknown}.
         @param address: the textual network address; an IPv4 address mapped into IPv6 counts as IPv4.
         @return: whether this host is in the list.
+        @raise TableError: a table could not say.
         """
-        name = _fold_text(name)
-        parsed = _client_address(address)
-        for run in self._runs:
-            if run.matches(name, address, parsed):
-                return run.names.include
-        return False
+        return self._matches(_Asked(_fold_text(name), address, _client_address(address)))
+
+    async def find(self, name: str, address: str) -> bool:
+        """
+        As L{matches}, with any tables. Does not suspend when the answer is there at once.
+        """
+        return await self._find(_Asked(_fold_text(name), address, _client_address(address)))

@@ -15,11 +15,30 @@ from typing import cast
 from twisted.plugin import getPlugins
 
 from qmqpd_tx.interfaces import ConfigError
+from qmqpd_tx.tables.cidr import CidrType
+from qmqpd_tx.tables.combine import PipeMapType, RandMapType, UnionMapType
 from qmqpd_tx.tables.inline import InlineType, StaticType
 from qmqpd_tx.tables.interface import ILookupTable, ILookupTableType, TableContext
+from qmqpd_tx.tables.patterns import RegexpType
+from qmqpd_tx.tables.pcre import PcreType
+from qmqpd_tx.tables.special import EnvironType, FailType
 from qmqpd_tx.tables.texthash import TextHashType
+from qmqpd_tx.tables.unix import UnixType
 
-BUILT_IN: Sequence[ILookupTableType] = (TextHashType(), InlineType(), StaticType())
+BUILT_IN: Sequence[ILookupTableType] = (
+    TextHashType(),
+    InlineType(),
+    StaticType(),
+    RegexpType(),
+    PcreType(),
+    CidrType(),
+    EnvironType(),
+    FailType(),
+    PipeMapType(),
+    UnionMapType(),
+    RandMapType(),
+    UnixType(),
+)
 """The kinds that come with the package."""
 
 

@@ -13,13 +13,13 @@ Answers to Postfix's texthash (DATABASE_README).
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from zope.interface import implementer
 
 from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import ConfigError
-from qmqpd_tx.tables.interface import ILookupTable, ILookupTableType, TableContext
+from qmqpd_tx.tables.interface import ILookupTable, ILookupTableType, ISequenceTable, TableContext
 from qmqpd_tx.tables.words import fold, logical_lines, read_file
 
 log = Logger(namespace="qmqpd_tx.tables")
@@ -52,6 +52,18 @@ class DictTable:
 
     def close(self) -> None:
         """See L{ILookupTable}."""
+
+
+@implementer(ISequenceTable)
+class ListedTable(DictTable):
+    """
+    A dictionary that can be listed.
+    """
+
+    __slots__ = ()
+
+    def entries(self) -> Iterator[tuple[bytes, bytes]]:
+        return iter(self._entries.items())
 
 
 def parse_texthash(data: bytes, path: str) -> dict[bytes, bytes]:
@@ -105,4 +117,5 @@ class TextHashType:
         parameter = context.parameter
         if not name.startswith("/"):
             raise ConfigError(f"{parameter}: texthash:{name}: the file name must be absolute")
-        return DictTable(f"texthash:{name}", parse_texthash(read_file(name, parameter), name), [name])
+        context.watch(name)
+        return ListedTable(f"texthash:{name}", parse_texthash(read_file(name, parameter), name), [name])

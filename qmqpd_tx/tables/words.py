@@ -8,7 +8,7 @@ L{ConfigError} that names the parameter and the file. Answers to Postfix's utili
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from qmqpd_tx.interfaces import ConfigError
 
@@ -68,6 +68,26 @@ def split_words(text: str) -> list[str]:
     return words
 
 
+def unbrace(text: str, shown: str, parameter: str) -> str:
+    """
+    @param text: begins with C{{}.
+    @param shown: the whole table, for messages.
+    @return: what is between the outer braces, without white space around it.
+    @raise ConfigError: the brace is not closed, or something follows.
+    """
+    depth = 0
+    for index, char in enumerate(text):
+        if char == "{":
+            depth += 1
+        elif char == "}":
+            depth -= 1
+            if depth == 0:
+                if index + 1 < len(text):
+                    raise ConfigError(f'{parameter}: syntax error after \'}}\' in "{text}": "{shown}"')
+                return text[1:-1].strip()
+    raise ConfigError(f"{parameter}: bad syntax: missing '}}' in \"{shown}\"")
+
+
 def read_file(path: str, parameter: str) -> bytes:
     """
     @raise ConfigError: the file cannot be read; names it.
@@ -80,6 +100,10 @@ def read_file(path: str, parameter: str) -> bytes:
         raise ConfigError(
             f"{parameter}: cannot read {path}: {reason}; create it or correct the name"
         ) from None
+
+
+ReadFile = Callable[[str, str], bytes]
+"""Takes a path, and the parameter on behalf of which it is read."""
 
 
 def logical_lines(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -98,19 +122,22 @@ def logical_lines(data: bytes) -> Iterator[tuple[int, bytes]]:
         if not stripped or stripped.startswith(b"#"):
             continue
         if line[:1].isspace() and parts:
-            parts.append(line.rstrip())
+            parts.append(line)
             continue
         if parts:
-            yield start, b"".join(parts)
-        start, parts = number, [line.rstrip()]
+            yield start, b"".join(parts).rstrip()
+        start, parts = number, [line]
     if parts:
-        yield start, b"".join(parts)
+        yield start, b"".join(parts).rstrip()
 
 
-def expand_files(patterns: Sequence[str], parameter: str, depth: int = 0) -> Iterator[tuple[bool, str, str]]:
+def expand_files(
+    patterns: Sequence[str], parameter: str, read: ReadFile = read_file, depth: int = 0
+) -> Iterator[tuple[bool, str, str]]:
     """
     Replace each C{/file/name} by the patterns in it, and take the leading C{!} off.
 
+    @param read: reads a file, as L{read_file}.
     @return: triples: whether the pattern includes (rather than excludes), the pattern, and where it
         stands, for messages.
     @raise ConfigError: a file cannot be read or files nest too deep.
@@ -125,7 +152,7 @@ def expand_files(patterns: Sequence[str], parameter: str, depth: int = 0) -> Ite
             continue
         if depth >= MAXIMAL_FILE_DEPTH:
             raise ConfigError(f"{parameter}: {pattern}: files nest too deep; does a file name itself?")
-        for number, line in logical_lines(read_file(pattern, parameter)):
+        for number, line in logical_lines(read(pattern, parameter)):
             where = f"{parameter}: {pattern}, line {number}"
-            for inner, element, place in expand_files(split_words(decode(line)), where, depth + 1):
+            for inner, element, place in expand_files(split_words(decode(line)), where, read, depth + 1):
                 yield inner is include, element, place

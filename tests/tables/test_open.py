@@ -171,7 +171,7 @@ class RegistryTests(SynchronousTestCase):
         """An unknown type is named, with those that there are."""
         error = self.assertRaises(ConfigError, open_table, "bogus:x", "transport_maps", extra=[EchoType()])
         self.assertIn("transport_maps: unsupported dictionary type: bogus", str(error))
-        self.assertIn("echo, inline, static, texthash", str(error))
+        self.assertIn("echo, environ, ", str(error))
         self.assertIn('expecting "type:name"', str(self.assertRaises(ConfigError, open_table, "foo", "p")))
 
     def test_plugin(self) -> None:

@@ -1,0 +1,102 @@
+"""
+Networks: what they look like in tables and lists, and a set of them that is fast.
+
+Takes text, gives L{ipaddress} networks; takes networks with numbers, says which of those that hold an address
+has the lowest number, in as many steps as there are lengths of prefixes. Pure. Fails with L{NetworkError}, in
+Postfix's words. Answers to Postfix's cidr_table(5) and its lists of networks.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+
+class NetworkError(Exception):
+    """A network that makes no sense; the text says why."""
+
+
+def read_network(pattern: str) -> Network:
+    """
+    @param pattern: C{192.0.2.1}, C{192.0.2.0/24}, C{2001:db8::/32}; all or the address within C{[ ]}.
+    @raise NetworkError: it is not one.
+    """
+    text = pattern
+    if text.startswith("["):
+        inside, bracket, after = text[1:].partition("]")
+        if not bracket:
+            raise NetworkError(f"missing ']' character after \"{pattern}\"")
+        if after and not after.startswith("/"):
+            raise NetworkError(f'garbage after "[{inside}]"')
+        text = inside + after
+    base, slash, mask = text.partition("/")
+    if slash and not (mask.isascii() and mask.isdigit()):
+        raise NetworkError(f'bad mask value in "{text}"')
+    try:
+        if "%" in base:
+            raise ValueError(base)
+        address = ip_address(base)
+    except ValueError:
+        kind = f'bad network value in "{text}"' if slash else f'bad address pattern: "{text}"'
+        raise NetworkError(f"{kind}; write it as 192.0.2.1, 192.0.2.0/24 or 2001:db8::/32") from None
+    length = int(mask[:9]) if slash else address.max_prefixlen
+    if length > address.max_prefixlen:
+        raise NetworkError(f'bad mask length in "{text}"; it is at most {address.max_prefixlen}')
+    network = ip_network((address, length), strict=False)
+    if network.network_address != address:
+        shown = text.replace(base, str(network.network_address), 1)
+        if pattern.startswith("[") and pattern.endswith("]"):
+            shown = f"[{shown}]"
+        elif pattern.startswith("["):
+            shown = f"[{network.network_address}]/{mask}"
+        raise NetworkError(
+            f'non-null host address bits in "{pattern}", perhaps you should use "{shown}" instead'
+        )
+    return network
+
+
+@lru_cache(maxsize=4096)
+def read_address(text: str) -> Address | None:
+    """
+    @return: the address, or L{None} when the text is none.
+    """
+    try:
+        return None if "%" in text else ip_address(text)
+    except ValueError:
+        return None
+
+
+class Networks:
+    """
+    Numbered networks.
+    """
+
+    __slots__ = ("_lengths",)
+
+    def __init__(self) -> None:
+        # By version of the protocol: pairs of how many bits of an address are not the network's, and
+        # the numbers by network.
+        self._lengths: dict[int, dict[int, dict[int, int]]] = {4: {}, 6: {}}
+
+    def add(self, network: Network, number: int) -> None:
+        """
+        @param number: the first one given for a network stays.
+        """
+        shift = network.max_prefixlen - network.prefixlen
+        same = self._lengths[network.version].setdefault(shift, {})
+        same.setdefault(int(network.network_address) >> shift, number)
+
+    def first(self, address: Address) -> int | None:
+        """
+        @return: the lowest number of a network that holds the address.
+        """
+        value = int(address)
+        found: int | None = None
+        for shift, same in self._lengths[address.version].items():
+            number = same.get(value >> shift)
+            if number is not None and (found is None or number < found):
+                found = number
+        return found

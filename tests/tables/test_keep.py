@@ -1,0 +1,276 @@
+"""
+The keeper of open tables: what it shares, what it notices, and how it goes back.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from attrs import Factory, define
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from qmqpd_tx.interfaces import ConfigError
+from qmqpd_tx.tables import (
+    DomainMatchList,
+    ILookupTable,
+    ILookupTableType,
+    TableContext,
+    Tables,
+    open_table,
+)
+
+
+@implementer(ILookupTable)
+@define(slots=True)
+class Page:
+    """A table that is a file, whose content is the answer."""
+
+    name: str
+    value: bytes
+    sources: tuple[str, ...]
+    open: bool = True
+    breaks: bool = False
+    fixed_keys = True
+    immediate = True
+    stable = True
+
+    def lookup(self, key: bytes) -> bytes | None:
+        assert self.open, "closed"
+        return self.value
+
+    def close(self) -> None:
+        self.open = False
+        if self.breaks:
+            raise OSError("no")
+
+
+@implementer(ILookupTableType)
+@define(slots=True)
+class Pages:
+    """
+    Opens pages.
+
+    @ivar interrupt: called while a file is being read.
+    """
+
+    opened: list[Page] = Factory(list)
+    interrupt: Callable[[], None] = lambda: None
+    type = "page"
+
+    def open(self, name: str, context: TableContext) -> Page:
+        context.watch(name)
+        try:
+            value = Path(name).read_bytes()
+        except OSError as error:
+            raise ConfigError(f"{context.parameter}: {error}") from None
+        self.interrupt()
+        self.opened.append(Page(f"page:{name}", value, (name,)))
+        return self.opened[-1]
+
+
+class KeeperTests(SynchronousTestCase):
+    """L{Tables}."""
+
+    def setUp(self) -> None:
+        self.pages = Pages()
+        self.tables = Tables(extra=[self.pages])
+        self.turn = 0
+        self.path = self.file("one")
+
+    def file(self, content: str, path: Path | None = None) -> Path:
+        """
+        Write a file, so that it can be told from what it was.
+        """
+        if path is None:
+            path = Path(self.mktemp()).absolute()
+        path.write_text(content)
+        self.turn += 1
+        os.utime(path, ns=(self.turn, self.turn))
+        return path
+
+    def get(self, text: str | None = None) -> ILookupTable:
+        """
+        @return: the table of this name.
+        """
+        return self.tables.open(text or f"page:{self.path}", "some_maps")
+
+    def test_shared(self) -> None:
+        """Two parameters with the same table have one."""
+        self.assertIs(self.get(), self.tables.open(f"page:{self.path}", "other_maps"))
+        self.assertEqual(len(self.pages.opened), 1)
+
+    def test_unchanged(self) -> None:
+        """A table whose file has not changed is given to the next generation."""
+        table = self.get()
+        self.assertEqual(self.tables.changed(), [])
+        self.tables.renew()
+        self.assertIs(self.get(), table)
+        self.tables.keep()
+        self.assertEqual(table.lookup(b"x"), b"one")
+
+    def test_changed(self) -> None:
+        """One whose file has is noticed, opened anew, and the old one closed only when it is kept."""
+        table = self.get()
+        self.file("two", self.path)
+        self.assertEqual(self.tables.changed(), [str(self.path)])
+        self.assertIs(self.get(), table)
+        self.tables.renew()
+        new = self.get()
+        self.assertEqual((table.lookup(b"x"), new.lookup(b"x")), (b"one", b"two"))
+        self.tables.keep()
+        self.assertFalse(self.pages.opened[0].open)
+        self.assertEqual(self.tables.changed(), [])
+
+    def test_same_size_and_time(self) -> None:
+        """A file that is replaced by another one of the same size and time is noticed."""
+        self.get()
+        other = Path(self.mktemp()).absolute()
+        other.write_text("two")
+        os.utime(other, ns=(self.turn, self.turn))
+        other.rename(self.path)
+        self.assertEqual(self.tables.changed(), [str(self.path)])
+
+    def test_no_longer_asked_for(self) -> None:
+        """A table that the new generation does not ask for is closed."""
+        self.get()
+        self.tables.renew()
+        self.tables.keep()
+        self.assertFalse(self.pages.opened[0].open)
+        self.path.unlink()
+        self.assertEqual(self.tables.changed(), [])
+
+    def test_undo(self) -> None:
+        """Back to what was, even when the files are gone, or make no sense, or a table cannot be closed."""
+        table = self.get()
+        other = self.file("other")
+        self.tables.renew()
+        self.file("two", self.path)
+        self.assertIsNot(self.get(), table)
+        self.get(f"page:{other}")
+        self.pages.opened[1].breaks = True
+        self.path.unlink()
+        self.assertRaises(ConfigError, self.get, "page:/no/such")
+        self.tables.undo()
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        self.assertIs(self.get(), table)
+        self.assertEqual(table.lookup(b"x"), b"one")
+        self.assertFalse(self.pages.opened[2].open)
+        self.assertEqual(self.tables.changed(), [str(self.path)])
+
+    def test_undo_nothing(self) -> None:
+        """Where nothing was begun, nothing is undone; what was begun twice is undone at the second time."""
+        table = self.get()
+        self.tables.undo()
+        self.assertIs(self.get(), table)
+        self.tables.renew()
+        self.tables.renew()
+        self.tables.undo()
+        self.assertIs(self.get(), table)
+        self.assertEqual(table.lookup(b"x"), b"one")
+
+    def test_settings(self) -> None:
+        """Each generation has its own parameters."""
+        seen = []
+
+        @implementer(ILookupTableType)
+        class Settings:
+            type = "settings"
+
+            def open(self, name: str, context: TableContext) -> ILookupTable:
+                seen.append(context.setting("x"))
+                return open_table("static:x", "p")
+
+        tables = Tables(setting=lambda name: "first", extra=[Settings()])
+        tables.open("settings:1", "p")
+        tables.renew(lambda name: "second")
+        tables.open("settings:2", "p")
+        tables.undo()
+        tables.open("settings:3", "p")
+        self.assertEqual(seen, ["first", "second", "first"])
+
+    def test_changes_while_it_is_read(self) -> None:
+        """A file that changes while it is read is read again."""
+        changes = iter(["two"])
+
+        def interrupt() -> None:
+            for content in changes:
+                self.file(content, self.path)
+                break
+
+        self.pages.interrupt = interrupt
+        self.assertEqual(self.get().lookup(b"x"), b"two")
+        self.assertEqual(self.tables.changed(), [])
+        self.assertEqual([page.open for page in self.pages.opened], [False, True])
+
+    def test_never_the_same(self) -> None:
+        """One that changes all the time is taken as it is, and counts as changed."""
+        self.pages.interrupt = lambda: self.file(f"at {self.turn}", self.path) and None
+        table = self.get()
+        self.assertEqual(table.lookup(b"x"), b"at 2")
+        self.assertEqual(self.tables.changed(), [str(self.path)])
+
+    def test_parts(self) -> None:
+        """A table of tables is opened anew when one of them is; unchanged parts stay open with it."""
+        other = self.file("rest")
+        text = f"unionmap:{{page:{self.path} page:{other}}}"
+        union = self.get(text)
+        self.assertEqual(list(union.sources), [str(self.path), str(other)])
+        self.tables.renew()
+        self.assertIs(self.get(text), union)
+        self.tables.keep()
+        self.assertEqual(union.lookup(b"x"), b"one,rest")
+        self.file("two", self.path)
+        self.assertEqual(self.tables.changed(), [str(self.path)])
+        self.tables.renew()
+        new = self.get(text)
+        self.assertEqual((union.lookup(b"x"), new.lookup(b"x")), (b"one,rest", b"two,rest"))
+        self.tables.keep()
+        self.assertEqual([page.open for page in self.pages.opened], [False, True, True])
+        self.tables.close()
+        self.assertFalse(any(page.open for page in self.pages.opened))
+
+    def test_part_opened_before(self) -> None:
+        """A part that changed after it was opened by itself, and before the whole was, is not kept."""
+        part = self.get()
+        self.file("two", self.path)
+        text = f"unionmap:{{page:{self.path}}}"
+        self.assertEqual(self.get(text).lookup(b"x"), b"one")
+        self.tables.renew()
+        self.assertEqual(self.get(text).lookup(b"x"), b"two")
+        self.assertIsNot(self.get(), part)
+
+    def test_files_of_lists(self) -> None:
+        """Files that lists read are noticed, too, for as long as a list names them."""
+        inner = self.file("b.test\n")
+        outer = self.file(f"a.test {inner}\n")
+        domains = DomainMatchList([str(outer)], "relay_domains", open_table=self.tables.open)
+        self.assertTrue(domains.matches("b.test"))
+        self.assertEqual(self.tables.changed(), [])
+        self.file("c.test\n", inner)
+        self.assertEqual(self.tables.changed(), [str(inner)])
+        self.tables.renew()
+        DomainMatchList([str(outer)], "relay_domains", open_table=self.tables.open)
+        self.assertEqual(self.tables.changed(), [])
+        self.tables.undo()
+        self.assertEqual(self.tables.changed(), [str(inner)])
+        self.tables.renew()
+        self.tables.keep()
+        self.assertEqual(self.tables.changed(), [])
+
+    def test_builtin_kinds(self) -> None:
+        """Each kind that is a file is noticed."""
+        for kind, content in (
+            ("texthash", "a b\n"),
+            ("regexp", "/a/ b\n"),
+            ("pcre", "/a/ b\n"),
+            ("cidr", "1.1.1.1 b\n"),
+        ):
+            path = self.file(content)
+            tables = Tables()
+            tables.open(f"pipemap:{{{kind}:{path}}}", "p")
+            self.assertEqual(tables.changed(), [], kind)
+            path.write_text(content * 2)
+            self.assertEqual(tables.changed(), [str(path)], kind)

@@ -1,0 +1,443 @@
+"""
+C{regexp:} and C{pcre:} tables.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from qmqpd_tx.config import config_from_text
+from qmqpd_tx.interfaces import ConfigError, TableError
+from qmqpd_tx.tables import ILookupTable, IPatternTable, Tables, open_table
+from qmqpd_tx.tables.linear import TooLarge, compiled, repeated
+from qmqpd_tx.tables.perl import Flags, loosened
+from qmqpd_tx.tables.posix import PatternError, Syntax, parse
+
+BOTH = ("regexp", "pcre")
+# fmt: off
+POSIX_PARTS = [
+    "a", "b", "A", "_", "-", ".", "*", "+", "?", "(", ")", "|", "^", "$", "[ab]", "[^a]", "[a-c]",
+    "[[:upper:]]", "{2}", "{1,2}", "{,2}", "\\w", "\\W", "\\<", "\\>", "\\b", "\\.", "\\(", "\\)", "\\|",
+    "\\{", "\\}", "[", "]", "\\d", "\\D", "[]-]", "(a", "|b)", "\\+",
+]
+# fmt: on
+"""What expressions of the C library are put together from."""
+
+# fmt: off
+PERL_PARTS = [
+    "a", "b", ".", "*", "+", "?", "(", ")", "|", "^", "$", "[ab]", "[^a]", "{2}", "{0,2}", "*?", "++",
+    "\\w", "\\W", "\\b", "\\B", "\\A", "\\Z", "\\z", "\\1", "(?=", "(?!", "(?<=a)", "(?:", "(?>", "(?i)",
+    "(?-i:", "(?-s)", "\\Qa.\\E", "\\x61", "\\n", "\\s", "\\R", "\\N", "\\K", "[^\\n]", "#", "(?x)",
+    "(?|(a)|b)", "(?#x)", "\\0", "[[:^alpha:]]", " ",
+]
+# fmt: on
+"""What Perl's expressions are put together from."""
+
+
+def inline(kind: str, *rules: str) -> ILookupTable:
+    """
+    @return: a table of these rules.
+    """
+    return open_table(f"{kind}:{{ " + " ".join(f"{{{rule}}}" for rule in rules) + " }", "p")
+
+
+class PatternTests(SynchronousTestCase):
+    """What both kinds do."""
+
+    def check(self, kind: str, rules: list[str], *cases: tuple[str, str | None]) -> None:
+        """
+        @param cases: keys and results.
+        """
+        table = inline(kind, *rules)
+        for key, value in cases:
+            expected = None if value is None else value.encode("latin-1")
+            self.assertEqual(table.lookup(key.encode("latin-1")), expected, (kind, rules, key))
+
+    def test_rules(self) -> None:
+        """The first that matches answers; case does not matter unless asked for; any delimiter does."""
+        for kind in BOTH:
+            self.check(
+                kind,
+                ["/^abc/ one", "/b/ two", "~X/Y~i  three four ", "#comment", '"q" five', "// all"],
+                ("ABCdef", "one"),
+                ("xbx", "two"),
+                ("X/Y", "three four"),
+                ("x/y", "all"),
+                ("Q", "five"),
+                ("", "all"),
+            )
+            self.check(
+                kind, ["/a\\/b/ slash", "/^ab$/ii line"], ("xa/b", "slash"), ("AB", "line"), ("abc", None)
+            )
+
+    def test_negation(self) -> None:
+        """C{!} before a pattern."""
+        for kind in BOTH:
+            self.check(kind, ["!/a/ no", "/b/ b"], ("x", "no"), ("a", None), ("ab", "b"))
+            self.check(kind, ["!!/a/ yes", "! /b/ no$$"], ("a", "yes"), ("x", "no$"), ("b", None))
+
+    def test_if(self) -> None:
+        """C{if} nests, may be negated, and does not end the search."""
+        for kind in BOTH:
+            rules = ["if /a/", "IF !/abc/", "/a/ in", "endif", "/abc/ mid", "ENDIF", "/./ out"]
+            self.check(kind, rules, ("xa", "in"), ("abc", "mid"), ("x", "out"), ("", None))
+
+    def test_substitution(self) -> None:
+        """C{$1}, C{${1}}, C{$(1)} and C{$$}; a group that took no part is empty, an empty result is none."""
+        for kind in BOTH:
+            self.check(kind, ["/x(.)y(.)/ $1-${2}z-$(1)$$$2"], ("x1Y2", "1-2z-1$2"))
+            self.check(kind, ["/(q)?abc(.*)/ <$1,$2>"], ("abcD", "<,D>"), ("Qabc", "<Q,>"))
+            self.check(kind, ["/(q)?abc/ $1", "/abc/ second"], ("abc", None), ("qabc", "q"))
+            self.check(kind, ["/(.)(.)(.)(.)(.)(.)(.)(.)(.)(.)(.)/ $11$10${1}0"], ("abcdefghijk", "kja0"))
+            self.check(kind, ["/(\xe9)/ [$1]"], ("\xe9", None))
+
+    def test_bytes(self) -> None:
+        """A key is bytes; one that is no UTF-8 is like any other, and a letter beyond ASCII has no case."""
+        for kind in BOTH:
+            table = inline(kind, "/^\u00e9$/ two", "/^.$/ one", "/^..$/ pair")
+            self.assertEqual(table.lookup("\u00e9".encode()), b"two")
+            self.assertEqual(table.lookup("\u00c9".encode()), b"pair")
+            self.assertEqual(table.lookup(b"\xe9"), b"one")
+            self.assertEqual(inline(kind, "/^\\w|[[:alpha:]]/ word").lookup(b"\xe9"), None)
+
+    def test_file(self) -> None:
+        """A file has comments, continued lines, and is a source."""
+        for kind in BOTH:
+            path = Path(self.mktemp()).absolute()
+            path.write_text("# x\n/^a/   spaced   out  \n  and more\n\n/b/ b\n")
+            table = open_table(f"{kind}:{path}", "p")
+            self.assertEqual(table.lookup(b"a"), b"spaced   out  and more".replace(b"out  and", b"out  and"))
+            self.assertEqual(table.lookup(b"B"), b"b")
+            self.assertEqual(list(table.sources), [str(path)])
+            self.assertFalse(table.fixed_keys)
+
+    def test_lines_of_a_key(self) -> None:
+        """A folded header is one key: C{.} goes over newlines, C{^} and C{$} see them with flag m."""
+        for kind in BOTH:
+            for rule, expected in (
+                ("/a.b/ x", b"x"),
+                ("/^b/ x", None),
+                ("/^b/m x", b"x"),
+                ("/a$/ x", None),
+                ("/a$/m x", b"x"),
+                ("/a[^q]b/ x", b"x"),
+            ):
+                self.assertEqual(inline(kind, rule).lookup(b"a\nb"), expected, (kind, rule))
+        self.assertIsNone(inline("regexp", "/a.b/m x").lookup(b"a\nb"))
+        self.assertIsNone(inline("regexp", "/a[^q]b/m x").lookup(b"a\nb"))
+        self.assertIsNone(inline("pcre", "/a.b/s x").lookup(b"a\nb"))
+
+    def test_errors(self) -> None:
+        """Each error names parameter, table, line and what is wrong."""
+        for kind in BOTH:
+            path = Path(self.mktemp()).absolute()
+            for line, words in (
+                ("/a(/ x", "a("),
+                ("/a[/ x", "a["),
+                ("/*a/ x", "*a"),
+                ("/a", 'no closing regexp delimiter "/"'),
+                ("/a\\/ x", 'no closing regexp delimiter "/"'),
+                ("abc x", 'unrecognized request: "abc x"'),
+                ("/a/z x", 'unknown regexp option "z"'),
+                ("/a/", "no replacement text"),
+                ("!", "no regexp"),
+                ("/a/ $1", 'out of range replacement index "1"'),
+                ("/(a)/ $0", 'out of range replacement index "0"'),
+                ("/(a)/ $x", 'non-numeric replacement index "x"'),
+                ("/(a)/ $1x", 'non-numeric replacement index "1x"'),
+                ("/(a)/ a$", 'empty macro name: "a$"'),
+                ("/(a)/ $ 1", 'empty macro name: "$ 1"'),
+                ("/(a)/ ${1", 'truncated macro reference: "${1"'),
+                ("!/(a)/ $1", "$number found in negative match replacement text"),
+                ("if", "no regexp"),
+                ("if /a/ x\nendif", 'extra text after IF statement: "x"'),
+                ("if /a/", "IF has no matching ENDIF"),
+                ("endif", "ENDIF without IF"),
+            ):
+                path.write_text(f"/fine/ x\n\n{line}\n")
+                error = str(self.assertRaises(ConfigError, open_table, f"{kind}:{path}", "header_checks"))
+                self.assertIn(f"header_checks: {kind}:{path}, line 3: ", error)
+                self.assertIn(words, error)
+        self.assertIn("absolute", str(self.assertRaises(ConfigError, open_table, "regexp:x", "p")))
+        self.assertIn(
+            'unknown regexp option "!"', str(self.assertRaises(ConfigError, inline, "pcre", "/a/!/b/ x"))
+        )
+
+
+class RegexpTests(SynchronousTestCase):
+    """What C{regexp:} has for itself."""
+
+    def test_and_not(self) -> None:
+        """C{/one/!/other/}: the one, and not the other."""
+        table = inline("regexp", "/(a).c/!/abc/ x$1", "!/a/!/f/ neither", "/a/i!/./i never")
+        for key, value in ((b"adc", b"xa"), (b"abc", None), (b"f", None), (b"q", b"neither")):
+            self.assertEqual(table.lookup(key), value, key)
+
+    def test_basic(self) -> None:
+        """Flag x: basic regular expressions."""
+        table = inline("regexp", "/a\\(b\\)+$/x <$1>")
+        self.assertEqual(table.lookup(b"ab+"), b"<b>")
+        self.assertIsNone(table.lookup(b"abb"))
+
+    def test_extensions(self) -> None:
+        """Those of the C library: edges of words, and back-references, which PCRE2 matches."""
+        table = inline("regexp", "/\\<one\\>/ word", "/^(..)\\1$/ twice $1", "/\\<-|x\\>/ edge")
+        for key, value in (
+            (b"a one b", b"word"),
+            (b"ones", None),
+            (b"abab", b"twice ab"),
+            (b"abac", None),
+            (b"abx", b"edge"),
+        ):
+            self.assertEqual(table.lookup(key), value, key)
+
+    def test_backtracking(self) -> None:
+        """Patterns that take other engines for ever."""
+        key = b"a" * 50_000 + b"b"
+        table = inline("regexp", "/^(a+)+$/ x", "/^(a|aa)+$/ y", "/(.*)(.*)(.*)(.*)(.*)[0-9]/ $1")
+        self.assertIsNone(table.lookup(key))
+
+    def test_too_large(self) -> None:
+        """A repetition that RE2 does not take is refused; a long one is taken."""
+        error = self.assertRaises(ConfigError, inline, "regexp", "/(a{200}){200}/ x")
+        self.assertIn("invalid repetition size", str(error))
+        table = inline("regexp", "/^.{1500}$/ exactly", "/^.{2001,}/ more", "/^.{1700,1800}$/ between")
+        for length, value in (
+            (1500, b"exactly"),
+            (2000, None),
+            (2001, b"more"),
+            (1699, None),
+            (1750, b"between"),
+        ):
+            self.assertEqual(table.lookup(b"x" * length), value, length)
+        self.assertRaises(TooLarge, repeated, b"(a)", 2000, None)
+
+    @given(
+        st.lists(
+            st.sampled_from(POSIX_PARTS),
+            max_size=7,
+        ),
+        st.text("aabbAB_-. \n1d+D\xe9", max_size=8),
+        st.booleans(),
+        st.booleans(),
+        st.booleans(),
+    )
+    @example(["a", "b"], "xaB", True, True, False)
+    def test_like_the_c_library(
+        self, parts: list[str], key: str, extended: bool, fold: bool, newline: bool
+    ) -> None:
+        """Where regcomp(3) takes an expression, so do we, and find the same, and in a block as well."""
+        pattern, text = "".join(parts).encode(), key.encode("latin-1")
+        # The C library lets ^ and $ match at newlines that are in the midst of a match.
+        assume(newline or b"\n" not in text or not set(pattern) & set(b"^$"))
+        expected = regexec(pattern, text, extended, fold, newline)
+        try:
+            expression = parse(pattern, Syntax(extended, fold, newline))
+        except PatternError:
+            # After an edge of a word a basic expression means something that nobody knows.
+            self.assertTrue(expected == "error" or not extended, pattern)
+            return
+        self.assertNotEqual(expected, "error", pattern)
+        if not expression.beyond:
+            found = compiled(expression.text).search(text)
+            self.assertEqual(found and found.span(), expected, pattern)
+        if expected is not None:
+            block = compiled(expression.block, captures=False)
+            self.assertTrue(block.search(b"before\n" + text + b"\nafter"), pattern)
+
+
+def regexec(pattern: bytes, text: bytes, extended: bool, fold: bool, newline: bool) -> object:
+    """
+    @return: what the C library finds: a span, L{None}, or C{"error"}.
+    """
+    library = ctypes.CDLL(None)
+    compiled_pattern = ctypes.create_string_buffer(512)
+    flags = extended * 1 | fold * 2 | newline * 4
+    library.setlocale.restype = ctypes.c_char_p
+    before = library.setlocale(6, None)
+    library.setlocale(6, b"C")
+    try:
+        if library.regcomp(compiled_pattern, pattern, flags):
+            return "error"
+        match = (ctypes.c_int * 2)()
+        missed = library.regexec(compiled_pattern, text, 1, match, 0)
+        library.regfree(compiled_pattern)
+        return None if missed else (match[0], match[1])
+    finally:
+        library.setlocale(6, before)
+
+
+class PcreTests(SynchronousTestCase):
+    """What C{pcre:} has for itself."""
+
+    def test_perl(self) -> None:
+        """What only Perl's expressions have."""
+        for rule, key, value in (
+            (
+                "/^(?!owner-)(.*)-outgoing@(.*)/ 550 Use $(1)@$(2) instead",
+                b"l-outgoing@x",
+                b"550 Use l@x instead",
+            ),
+            ("/^(?!owner-)(.*)-outgoing@(.*)/ 550", b"owner-l-outgoing@x", None),
+            ("/(a+?)(a*)/ $1", b"aaa", b"a"),
+            ("/(?<=x)y/ x", b"xy", b"x"),
+            ("/(a)\\1/ x", b"aa", b"x"),
+            ("/\\d+\\x41\\x2/ x", b"12a\x02", b"x"),
+            ("/\\Q$1.\\E/ x", b"$1.", b"x"),
+            ("/(?<n>b)/ $1", b"b", b"b"),
+            ("/^(?>a+)ab/ x", b"aaab", None),
+        ):
+            self.assertEqual(inline("pcre", rule).lookup(key), value, rule)
+        path = Path(self.mktemp()).absolute()
+        path.write_text("/^\\x{41}{2}$/i x\n")
+        self.assertEqual(open_table(f"pcre:{path}", "p").lookup(b"AA"), b"x")
+
+    def test_flags(self) -> None:
+        """Each flag changes what is found."""
+        for rule, key, value in (
+            ("/a b #c/x x", b"ab", b"x"),
+            ("/b/ x", b"ab", b"x"),
+            ("/b/A x", b"ab", None),
+            ("/a$/ x", b"a\n", b"x"),
+            ("/a$/E x", b"a\n", None),
+            ("/(a+)/ $1", b"aaa", b"aaa"),
+            ("/(a+)/U $1", b"aaa", b"a"),
+            ("/a/i x", b"A", None),
+            ("/a.b/s x", b"a\nb", None),
+            ("/a/X x", b"a", b"x"),
+        ):
+            self.assertEqual(inline("pcre", rule).lookup(key), value, rule)
+
+    def test_escapes_that_mean_nothing(self) -> None:
+        """They are refused, as by PCRE2 itself."""
+        for rule in ("/a\\u0041/ x", "/a\\Ub/ x", "/\\x{100}/ x", "/a\\q/ x"):
+            self.assertRaises(ConfigError, inline, "pcre", rule)
+
+    def test_limit(self) -> None:
+        """A search that takes too long fails, and names table, line and parameter; the limit can be set."""
+        rules = ["/fine/ x", "/^(a+)+(?=c)/ y"]
+        table = inline("pcre", *rules)
+        error = str(self.assertRaises(TableError, table.lookup, b"a" * 40 + b"b"))
+        self.assertIn("line 2: match limit exceeded", error)
+        self.assertIn("pattern_match_limit", error)
+        self.assertEqual(table.lookup(b"aac"), b"y")
+        text = "pcre:{ " + " ".join(f"{{{rule}}}" for rule in rules) + " }"
+        tables = Tables(setting=config_from_text("pattern_match_limit = 1000").string)
+        self.assertRaises(TableError, tables.open(text, "p").lookup, b"a" * 10 + b"b")
+        self.assertIsNone(table.lookup(b"a" * 10 + b"b"))
+
+    def test_limit_is_not_reached(self) -> None:
+        """Where RE2 can tell that nothing matches, it takes no time."""
+        self.assertIsNone(inline("pcre", "/^(a+)+$/ y", "/b/i b").lookup(b"a" * 40 + b"c"))
+        self.assertEqual(inline("pcre", "/^(a+)+$/ y", "/b/i b").lookup(b"a" * 40 + b"b"), b"b")
+
+    def test_long_key(self) -> None:
+        """A key for which the fast engine has no room is searched by the slow one."""
+        table = inline("pcre", "/^(?:a|(b))*c/ ${1}x")
+        self.assertEqual(table.lookup(b"a" * 20_000 + b"bc"), b"bx")
+
+
+BLOCK = b"Received: by x\nSubject: hello\n there\nTo: you\n"
+
+
+class MayMatchTests(SynchronousTestCase):
+    """One pass over many lines."""
+
+    def test_interface(self) -> None:
+        """Tables of patterns provide it, others do not."""
+        for kind in BOTH:
+            verifyObject(IPatternTable, inline(kind, "/x/ y"))
+        self.assertFalse(IPatternTable.providedBy(open_table("static:x", "p")))
+
+    def test_block(self) -> None:
+        """Each line, and lines that are folded, count as they would alone."""
+        for kind in BOTH:
+            for pattern, expected in (
+                ("/^Subject:/", True),
+                ("/^subject: hello\n there$/".replace("\n", "."), True),
+                ("/there$/", True),
+                ("/^To: you$/", True),
+                ("/^hello/", False),
+                ("/x$/", True),
+                ("/^Cc:/", False),
+                ("/hello$/", True),
+                ("/nothing/", False),
+            ):
+                for rules in (
+                    [f"{pattern} x"],
+                    ["/q{5}/ x", f"{pattern} x"],
+                    [f"if {pattern}", "/e/ x", "endif"],
+                ):
+                    found = inline(kind, *rules).may_match(BLOCK)
+                    self.assertEqual(found, expected or len(rules) == 3, (kind, rules))
+
+    def test_unsure(self) -> None:
+        """A negated pattern may match anything, unless it is under a condition."""
+        for kind in BOTH:
+            self.assertTrue(inline(kind, "/q{5}/ x", "!/y/ z").may_match(BLOCK))
+            self.assertTrue(inline(kind, "if !/q/", "!/y/ z", "endif").may_match(BLOCK))
+            self.assertFalse(inline(kind, "if !/q/", "/qq/ z", "endif").may_match(BLOCK))
+            self.assertFalse(inline(kind, "if /qq/", "!/y/ z", "endif").may_match(BLOCK))
+            self.assertTrue(inline(kind, "if /you/", "!/y/ z", "endif").may_match(BLOCK))
+        self.assertTrue(inline("pcre", "/q(?R)?x/ y").may_match(BLOCK))
+        self.assertTrue(inline("pcre", "/\\p'L'/ y".replace("'L'", "L")).may_match(BLOCK))
+
+    def test_perl(self) -> None:
+        """What is looked ahead for is passed over; the rest still tells."""
+        table = inline("pcre", "/^Subject:(?!.*ok).*win/ REJECT", "/^(?i)X-\\QSpam.\\E/i y")
+        self.assertFalse(table.may_match(b"To: x\nFrom: y\n"))
+        self.assertTrue(table.may_match(b"To: x\nSubject: ok, you win\n"))
+        self.assertTrue(table.may_match(b"x-spam."))
+
+    @given(
+        st.lists(
+            st.sampled_from(PERL_PARTS),
+            max_size=8,
+        ),
+        st.text("aabbAB. \n\xe9\r#", max_size=8),
+        st.booleans(),
+        st.booleans(),
+    )
+    def test_never_misses(self, parts: list[str], key: str, fold: bool, dot_all: bool) -> None:
+        """Whatever a table finds in a line, the pass over a block that has this line finds."""
+        pattern, text = "".join(parts), key.encode("latin-1")
+        flags = ("" if fold else "i") + ("" if dot_all else "s")
+        path = Path(self.mktemp()).absolute()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"~{pattern}~{flags} x\n")
+        try:
+            table = open_table(f"pcre:{path}", "p")
+        except ConfigError:
+            return
+        if table.lookup(text) is not None:
+            self.assertTrue(table.may_match(b"one\n" + text + b"\ntwo\n"), pattern)
+            self.assertTrue(table.may_match(text), pattern)
+
+    def test_many_rules(self) -> None:
+        """A thousand rules."""
+        table = inline("regexp", *(f"/^X-Spam-{number}: .*bad.*word/ v{number}" for number in range(1000)))
+        self.assertFalse(table.may_match(BLOCK * 100))
+        self.assertTrue(table.may_match(BLOCK * 100 + b"X-Spam-777: bad word"))
+        self.assertEqual(table.lookup(b"X-SPAM-999: very bad, this word"), b"v999")
+        self.assertIsNone(table.lookup(b"X-SPAM-1000: very bad, this word"))
+
+    def test_loosened(self) -> None:
+        """What is not known is not guessed."""
+        for pattern in (
+            b"(?R)",
+            b"(?(1)a|b)",
+            b"(*UTF)a",
+            b"\\p{L}",
+            b"\\12",
+            b"[[.a.]]",
+            b"a{,3}",
+            b"(",
+            b"[",
+        ):
+            self.assertIsNone(loosened(pattern, Flags()), pattern)
