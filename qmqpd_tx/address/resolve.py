@@ -1,57 +1,63 @@
 """
 Where the mail for an address goes next.
 
-Takes a recipient in internal form (cleanup(8) has made it complete; one without a domain is made
-complete here all the same), gives a L{Route}: transport, nexthop, and the recipient for the next hop.
-Synchronous, without I/O: tables and lists are read when the router is made or given a new
-configuration. Never fails: what makes no sense as an address gets a route to the C{error} transport.
-Answers to the I{resolve} service of trivial-rewrite(8), watched side by side (tests/interop):
+Takes a sender and a recipient in internal form (cleanup(8) has made it complete; one without a domain is made
+complete here all the same), gives a L{Route}: transport, nexthop, and the recipient for the next hop; or a
+Deferred of one, when a table has to ask somebody. Never fails: what makes no sense as an address gets a route
+to the C{error} transport, and what depends on a table that cannot say one to C{retry}, so that mail waits and
+no table's trouble bounces it. Answers to the I{resolve} service of trivial-rewrite(8), watched side by side
+(tests/interop):
 
   1. A domain of this system in a routed address (C{user%other@here}, C{other!user@here}, C{user@other@here})
      is taken off, as long as there is one.
   2. The address class of the domain gives transport and nexthop: local (C{mydestination}, own address
-     literals), virtual alias, virtual mailbox, relay, default.
-  3. C{relayhost} is the nexthop of the relay and default classes where their transport names none.
+     literals), virtual alias, virtual mailbox, relay, default. For the default class the sender's entry in
+     C{sender_dependent_default_transport_maps} comes before C{default_transport}.
+  3. The sender's entry in C{sender_dependent_relayhost_maps}, or C{relayhost}, is the nexthop of the relay
+     and default classes where their transport names none.
   4. C{transport_maps} overrides either or both.
+  5. C{relocated_maps}, and with C{resolve_reject_unknown_recipients} the recipient tables of the class,
+     override all of that.
 
 What a domain gives is kept for the domains seen last, so that the usual recipient costs a split and a
-dictionary look-up.
+dictionary look-up; what depends on the sender or the whole address is looked up each time, and nothing is
+kept of a table or list that may answer otherwise the next time.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
-from ipaddress import IPv4Address, IPv6Address
 
 from attrs import frozen
+from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
+from qmqpd_tx.address.address_maps import AddressTables, RecipientMaps, SenderMaps, SenderTransports
+from qmqpd_tx.address.classes import AddressClass, AddressClasses, OwnAddresses
 from qmqpd_tx.address.own import own_addresses
-from qmqpd_tx.address.syntax import (
-    literal_address,
-    needs_quotes,
-    numeric_domain,
-    strip_source_route,
-    valid_address,
-)
+from qmqpd_tx.address.settle import Settler
+from qmqpd_tx.address.smtputf8 import bad_encoding
+from qmqpd_tx.address.syntax import valid_address
 from qmqpd_tx.address.transport_maps import Override, TransportMaps, parse_route
-from qmqpd_tx.interfaces import IConfig, IRouter
+from qmqpd_tx.eager import now_or_later
+from qmqpd_tx.events import Logger
+from qmqpd_tx.interfaces import IConfig, IRouter, TableError
 from qmqpd_tx.message import Route
-from qmqpd_tx.tables import DomainMatchList, TableList
+from qmqpd_tx.tables import OpenTable, TableList, open_table
+
+log = Logger(namespace="qmqpd_tx.trivial-rewrite")
 
 BAD_SYNTAX = "5.1.3 bad address syntax"
 UNDELIVERABLE = "Address is undeliverable"
-UNKNOWN_ALIAS = "5.1.1 User unknown in virtual alias table"
+UNANSWERED = "4.3.0 address resolver failure"
+UNKNOWN = "5.1.1 User unknown"
+MOVED = "5.1.6 User has moved to "
 
-_ROUTING = re.compile(rb"[@%!]")
 _PLAIN_LOCAL = re.compile(rb"(?!-)[\x22-$&-?A-~]+")
 """
 Local parts that give no cause to look twice: printable ASCII without C{@}, C{%}, C{!} and space, and
 no C{-} at the start.
 """
-
-_OwnAddresses = Callable[[IConfig], Collection[IPv4Address | IPv6Address]]
 
 
 @frozen(slots=True)
@@ -59,223 +65,215 @@ class _Domain:
     """
     What a domain gives.
 
-    @ivar local: whether mail for it ends here.
-    @ivar transport: by its class, or by transport_maps.
-    @ivar nexthop: likewise.
-    @ivar by_class: transport and nexthop before transport_maps, for an address with its own entry.
+    @ivar which: its address class.
+    @ivar route: transport and nexthop by its class and transport_maps, for a sender without exceptions.
+    @ivar by_class: the same before transport_maps, for an address with its own entry.
+    @ivar override: its entry in transport_maps.
     """
 
-    local: bool
-    transport: str
-    nexthop: str
+    which: AddressClass
+    route: Override
     by_class: Override
-
-
-def _text(value: bytes) -> str:
-    return value.decode("utf-8", "surrogateescape")
+    override: Override | None
 
 
 def _fold_domain(domain: bytes) -> str:
-    text = _text(domain)
+    text = domain.decode("utf-8", "surrogateescape")
     return text.lower() if domain.isascii() else text.casefold()
-
-
-class _Settings:
-    """One configuration of the router, ready for use."""
-
-    def __init__(self, config: IConfig, own: _OwnAddresses) -> None:
-        parents = config.words("parent_domain_matches_subdomains")
-
-        def domains(parameter: str) -> DomainMatchList:
-            return DomainMatchList(config.words(parameter), parameter, exact=True)
-
-        self.mydestination = domains("mydestination")
-        self.virtual_alias_domains = domains("virtual_alias_domains")
-        self.virtual_mailbox_domains = domains("virtual_mailbox_domains")
-        self.relay_domains = DomainMatchList(
-            config.words("relay_domains"), "relay_domains", "relay_domains" in parents
-        )
-        self.own = frozenset(own(config))
-        self.local_transport = parse_route(config.string("local_transport"))
-        self.virtual_transport = parse_route(config.string("virtual_transport"))
-        self.relay_transport = parse_route(config.string("relay_transport"))
-        self.default_transport = parse_route(config.string("default_transport"))
-        self.relayhost = config.string("relayhost").strip()
-        delimiters = config.string("recipient_delimiter").encode()
-        tables = TableList(config.string("transport_maps"), "transport_maps")
-        self.maps = TransportMaps(tables, delimiters, "transport_maps" in parents)
-        self.hostname = config.string("myhostname").encode()
-        self.origin = config.string("myorigin").encode()
-        self.parent = config.string("mydomain").encode()
-        self.null_recipient = config.string("empty_address_recipient").encode() + b"@" + self.hostname
-        self.append_origin = config.boolean("append_at_myorigin")
-        self.append_domain = config.boolean("append_dot_mydomain")
-        self.swap_bangpath = config.boolean("swap_bangpath")
-        self.percent_hack = config.boolean("allow_percent_hack")
-        self.dequoted = config.boolean("resolve_dequoted_address")
-        self.null_domain = config.boolean("resolve_null_domain")
-        self.numeric_domain = config.boolean("resolve_numeric_domain")
-        self.allow_min_user = config.boolean("allow_min_user")
-
-    def is_local(self, domain: bytes) -> bool:
-        if domain.startswith(b"["):
-            address = literal_address(domain)
-            return address is not None and address in self.own
-        return self.mydestination.matches(_text(domain))
-
-    def by_class(self, domain: bytes, local: bool) -> Override:
-        """Transport and nexthop of the domain's address class."""
-        text = _text(domain)
-        relayhost = ""
-        if local:
-            route = self.local_transport
-        elif self.virtual_alias_domains.matches(text):
-            return Override("error", UNKNOWN_ALIAS)
-        elif self.virtual_mailbox_domains.matches(text):
-            route = self.virtual_transport
-        elif self.relay_domains.matches(text):
-            route, relayhost = self.relay_transport, self.relayhost
-        else:
-            route, relayhost = self.default_transport, self.relayhost
-        return Override(
-            route.transport, route.nexthop or relayhost or _default_nexthop(route.transport, domain)
-        )
-
-    def domain(self, domain: bytes) -> _Domain:
-        local = self.is_local(domain)
-        by_class = self.by_class(domain, local)
-        override = self.maps.by_domain(domain) if self.maps else None
-        route = by_class if override is None else _apply(override, by_class, domain)
-        return _Domain(local, route.transport, route.nexthop, by_class)
 
 
 def _default_nexthop(transport: str, domain: bytes) -> str:
     return UNDELIVERABLE if transport in ("error", "retry") else _fold_domain(domain)
 
 
-def _apply(override: Override, by_class: Override, domain: bytes) -> Override:
+def _apply(override: Override | None, by_class: Override, domain: bytes) -> Override:
+    if override is None:
+        return by_class
     if override.transport:
         return Override(override.transport, override.nexthop or _default_nexthop(override.transport, domain))
     return Override(by_class.transport, override.nexthop or by_class.nexthop)
 
 
+class _Settings:
+    """
+    One configuration of the router, ready for use.
+
+    @ivar domains: what the domains seen last have given.
+    @ivar stable: whether that may be kept.
+    @ivar by_domain: whether the domain alone decides.
+    @ivar maps_now: whether nothing but the domain and transport_maps decide, and those answer at once.
+    """
+
+    def __init__(self, config: IConfig, own: OwnAddresses, open_table: OpenTable, cache_size: int) -> None:
+        self._cache_size = cache_size
+        self.domains: dict[bytes, _Domain] = {}
+        self.classes = classes = AddressClasses(config, own, open_table)
+        self._relayhost = config.string("relayhost").strip()
+        table_name = " in virtual alias table" if config.boolean("show_user_unknown_table_name") else ""
+        self._show_table = bool(table_name)
+        self._transports = {
+            AddressClass.LOCAL: parse_route(config.string("local_transport")),
+            AddressClass.ALIAS: Override("error", UNKNOWN + table_name),
+            AddressClass.MAILBOX: parse_route(config.string("virtual_transport")),
+            AddressClass.RELAY: parse_route(config.string("relay_transport")),
+            AddressClass.DEFAULT: parse_route(config.string("default_transport")),
+        }
+        self.maps = TransportMaps(
+            TableList(config.string("transport_maps"), "transport_maps", open_table),
+            config.string("recipient_delimiter").encode(),
+            "transport_maps" in config.words("parent_domain_matches_subdomains"),
+            config.boolean("owner_request_special"),
+        )
+        self._relocated = AddressTables(config, "relocated_maps", classes, open_table)
+        self._sender_hosts = SenderMaps(
+            config,
+            "sender_dependent_relayhost_maps",
+            "empty_address_relayhost_maps_lookup_key",
+            classes,
+            open_table,
+        )
+        self._sender_transports = SenderTransports(
+            config,
+            "sender_dependent_default_transport_maps",
+            "empty_address_default_transport_maps_lookup_key",
+            classes,
+            open_table,
+        )
+        self._recipients = (
+            RecipientMaps(config, classes, open_table)
+            if config.boolean("resolve_reject_unknown_recipients")
+            else None
+        )
+        self._settler = Settler(config, classes)
+        self._allow_min_user = config.boolean("allow_min_user")
+        self._smtputf8 = config.boolean("smtputf8_enable")
+        self.stable = classes.stable and self.maps.stable
+        self._by_sender = bool(self._sender_hosts or self._sender_transports)
+        more = self._relocated or self._by_sender or self._recipients is not None
+        self.by_domain = not (self.maps or more)
+        self.maps_now = not more and self.maps.immediate
+
+    async def resolve(self, sender: bytes, recipient: bytes) -> Route:
+        """
+        @raise TableError: a table cannot say.
+        """
+        address = await self._settler.settle(recipient)
+        if (
+            not valid_address(address)
+            or (address.startswith(b"-") and not self._allow_min_user)
+            or bad_encoding(address, self._smtputf8)
+        ):
+            return Route("error", BAD_SYNTAX, address)
+        local, _, domain = address.rpartition(b"@")
+        known = self.domains.get(domain)
+        if known is None:
+            known = await self._domain(domain)
+            if self.stable:
+                if len(self.domains) >= self._cache_size:
+                    self.domains.clear()
+                self.domains[domain] = known
+        override = known.override
+        if self.maps:
+            override = await self.maps.by_address(local, domain) or override
+        by_class = known.by_class
+        if self._by_sender and known.which in (AddressClass.RELAY, AddressClass.DEFAULT):
+            by_class = await self._for_sender(known.which, sender, domain)
+        route = _apply(override, by_class, domain)
+        if self._relocated:
+            value = await self._relocated.find(address)
+            if value is not None:
+                return Route("error", MOVED + value.decode("utf-8", "surrogateescape"), address)
+        if self._recipients is not None and route.transport != "error":
+            table = await self._recipients.missing_from(known.which, address)
+            if table is not None:
+                return Route("error", f"{UNKNOWN} in {table}" if self._show_table else UNKNOWN, address)
+        return Route(route.transport, route.nexthop, address)
+
+    async def _domain(self, domain: bytes) -> _Domain:
+        which = await self.classes.classify(domain)
+        by_class = self._by_class(which, self._transports[which], self._relayhost, domain)
+        override = await self.maps.by_domain(domain) if self.maps else None
+        return _Domain(which, _apply(override, by_class, domain), by_class, override)
+
+    @staticmethod
+    def _by_class(which: AddressClass, transport: Override, relayhost: str, domain: bytes) -> Override:
+        if which not in (AddressClass.RELAY, AddressClass.DEFAULT):
+            relayhost = ""
+        nexthop = transport.nexthop or relayhost or _default_nexthop(transport.transport, domain)
+        return Override(transport.transport, nexthop)
+
+    async def _for_sender(self, which: AddressClass, sender: bytes, domain: bytes) -> Override:
+        transport = self._transports[which]
+        if which is AddressClass.DEFAULT and self._sender_transports:
+            transport = await self._sender_transports.route_of(sender) or transport
+        relayhost = self._relayhost
+        if not transport.nexthop and self._sender_hosts:
+            relayhost = await self._sender_hosts.of(sender) or relayhost
+        return self._by_class(which, transport, relayhost, domain)
+
+
 @implementer(IRouter)
 class Router:
     """
-    @param config: the configuration.
+    @param config: the configuration, with the C{-o} options of the service that this stands for.
     @param own: gives the network addresses of this system under a configuration.
     @param cache_size: for how many domains the answer is kept.
+    @param open_table: opens a table for a parameter.
     @raise ConfigError: a table or list in the configuration cannot be used.
     """
 
-    def __init__(self, config: IConfig, own: _OwnAddresses = own_addresses, cache_size: int = 10_000) -> None:
+    def __init__(
+        self,
+        config: IConfig,
+        own: OwnAddresses = own_addresses,
+        cache_size: int = 10_000,
+        open_table: OpenTable = open_table,
+    ) -> None:
         self._own = own
         self._cache_size = cache_size
-        self._domains: dict[bytes, _Domain] = {}
-        self._settings = _Settings(config, own)
+        self._open_table = open_table
+        self._settings = _Settings(config, own, open_table, cache_size)
 
     def reconfigure(self, config: IConfig) -> None:
         """
-        Use another configuration from now on; tables are read again.
+        Use another configuration from now on, with the tables that C{open_table} gives now.
 
         @raise ConfigError: it cannot be used; the router goes on as before.
         """
-        self._settings = _Settings(config, self._own)
-        self._domains = {}
+        self._settings = _Settings(config, self._own, self._open_table, self._cache_size)
 
-    def resolve(self, sender: bytes, recipient: bytes) -> Route:
+    def resolve(self, sender: bytes, recipient: bytes) -> Route | Deferred[Route]:
         """
-        @param sender: the envelope sender (for the sender-dependent maps, which have no effect yet).
+        @param sender: the envelope sender, in internal form.
         @param recipient: in internal form.
         @return: where to, always.
         """
-        local, at, domain = recipient.rpartition(b"@")
-        known = self._domains.get(domain) if at else None
-        if known is None or not _PLAIN_LOCAL.fullmatch(local):
-            return self._resolve_slowly(recipient)
-        if self._settings.maps:
-            return self._with_maps(known, local, domain, recipient)
-        return Route(known.transport, known.nexthop, recipient)
-
-    def _resolve_slowly(self, recipient: bytes) -> Route:
         settings = self._settings
-        address = self._settle(settings, recipient)
-        if not valid_address(address) or (address.startswith(b"-") and not settings.allow_min_user):
-            return Route("error", BAD_SYNTAX, address)
-        local, _, domain = address.rpartition(b"@")
-        known = self._domains.get(domain)
-        if known is None:
-            known = settings.domain(domain)
-            if len(self._domains) >= self._cache_size:
-                self._domains.clear()
-            self._domains[domain] = known
-        return self._with_maps(known, local, domain, address)
+        local, at, domain = recipient.rpartition(b"@")
+        known = settings.domains.get(domain) if at else None
+        if known is not None and _PLAIN_LOCAL.fullmatch(local):
+            route = known.route
+            if settings.by_domain:
+                return Route(route.transport, route.nexthop, recipient)
+            if settings.maps_now:
+                try:
+                    override = settings.maps.by_address_now(local, domain)
+                except TableError:
+                    # Once more, the way that says what was asked.
+                    return now_or_later(self._resolve(sender, recipient))
+                if override is not None:
+                    route = _apply(override, known.by_class, domain)
+                return Route(route.transport, route.nexthop, recipient)
+        return now_or_later(self._resolve(sender, recipient))
 
-    def _with_maps(self, known: _Domain, local: bytes, domain: bytes, address: bytes) -> Route:
-        override = self._settings.maps.by_address(local, domain) if self._settings.maps else None
-        if override is None:
-            return Route(known.transport, known.nexthop, address)
-        route = _apply(override, known.by_class, domain)
-        return Route(route.transport, route.nexthop, address)
-
-    @staticmethod
-    def _settle(settings: _Settings, address: bytes) -> bytes:
-        """
-        Complete an address, and take local domains off a routed one.
-
-        Each turn makes the address shorter, or gives it the domain that it lacks, once.
-        """
-        address = strip_source_route(address)
-        if not address:
-            return settings.null_recipient
-        completed = False
+    async def _resolve(self, sender: bytes, recipient: bytes) -> Route:
         while True:
-            local, at, domain = address.rpartition(b"@")
-            if not at:
-                if (unrouted := _unroute(settings, address)) is not None:
-                    address = unrouted
+            settings = self._settings
+            try:
+                return await settings.resolve(sender, recipient)
+            except TableError as error:
+                if settings is not self._settings:
+                    # A reload came in between, and may have closed the table.
                     continue
-                if completed:
-                    return address
-                completed = True
-                address += b"@" + (settings.origin if settings.append_origin else settings.hostname)
-                continue
-            if len(domain) > 1 and domain.endswith(b"."):
-                domain = domain[:-1]
-            if not domain:
-                if b"@" in local:
-                    address = local
-                    continue
-                if not settings.null_domain:
-                    return address
-                domain = settings.hostname
-            elif settings.numeric_domain and numeric_domain(domain):
-                domain = b"[" + (b"IPv6:" if b":" in domain else b"") + domain + b"]"
-            elif settings.append_domain and settings.parent and b"." not in domain and domain[:1] != b"[":
-                domain += b"." + settings.parent
-            address = local + b"@" + domain
-            if not (_ROUTING.search(local) and settings.is_local(domain)):
-                return address
-            if needs_quotes(local) and not settings.dequoted:
-                return address
-            if b"@" in local:
-                address = local
-                continue
-            if (unrouted := _unroute(settings, local)) is None:
-                return address
-            address = unrouted
-
-
-def _unroute(settings: _Settings, local: bytes) -> bytes | None:
-    """
-    Turn C{site!user} or C{user%site} into C{user@site}.
-
-    @return: the address, or L{None} when the local part names no site.
-    """
-    if settings.swap_bangpath and b"!" in local:
-        site, _, user = local.partition(b"!")
-        return user + b"@" + site
-    if settings.percent_hack and b"%" in local:
-        user, _, site = local.rpartition(b"%")
-        return user + b"@" + site
-    return None
+                log.warn("{reason}", reason=str(error))
+                return Route("retry", UNANSWERED, recipient)

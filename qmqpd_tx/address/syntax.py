@@ -84,12 +84,13 @@ def needs_quotes(local: bytes) -> bool:
     return _DOT_STRING.fullmatch(local) is None
 
 
-def split_extension(local: bytes, delimiters: bytes) -> tuple[bytes, bytes | None]:
+def split_extension(local: bytes, delimiters: bytes, special: bool = True) -> tuple[bytes, bytes | None]:
     """
     @param delimiters: the characters of C{recipient_delimiter}.
+    @param special: C{owner_request_special}: whether C{owner-list} and C{list-request} are not split when the
+        delimiter is C{-}.
     @return: the local part without its extension, and the extension; L{None} when there is none. The
-        names that the mail system itself uses are never split, nor C{owner-list} and C{list-request}
-        when the delimiter is C{-} (C{owner_request_special}).
+        names that the mail system itself uses are never split.
     """
     if not delimiters:
         return local, None
@@ -98,7 +99,11 @@ def split_extension(local: bytes, delimiters: bytes) -> tuple[bytes, bytes | Non
         return local, None
     for index in range(1, len(local)):
         if local[index] in delimiters:
-            if local[index] == 0x2D and (folded.startswith(b"owner-") or folded.endswith(b"-request")):
+            if (
+                special
+                and local[index] == 0x2D
+                and (folded.startswith(b"owner-") or folded.endswith(b"-request"))
+            ):
                 return local, None
             return local[:index], local[index + 1 :]
     return local, None
@@ -170,3 +175,16 @@ def valid_address(address: bytes, maximal_length: int = 2048) -> bool:
     if not (valid_hostname(domain) or valid_literal(domain)):
         return False
     return address.isascii() or _is_utf8(local)
+
+
+def fold_address(address: bytes) -> bytes:
+    """
+    @return: the address in lower case, as far as it is UTF-8: two addresses that fold alike are the same
+        to maps and to the duplicate filter.
+    """
+    if address.isascii():
+        return address.lower()
+    try:
+        return address.decode("utf-8").casefold().encode("utf-8")
+    except UnicodeDecodeError:
+        return address.lower()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
@@ -89,6 +90,51 @@ class RouterTests(SynchronousTestCase):
             (b"x@y.b.test", "smtp", "sub"),
         )
 
+    def test_either_form(self) -> None:
+        """A key may have the quotes that its address needs, or not; with them comes first."""
+        path = Path(self.mktemp()).absolute()
+        path.write_text('"a,b"@a.test one:\na,b@a.test two:\nc,d@a.test three:\n')
+        settings = f"transport_maps = texthash:{path}\nrecipient_delimiter = +\n"
+        self.check(
+            router(settings),
+            (b"a,b@a.test", "one", "a.test"),
+            (b"c,d@a.test", "three", "a.test"),
+            (b"c,d+x@a.test", "three", "a.test"),
+        )
+
+    def test_moved(self) -> None:
+        """Who has moved is not delivered to, whatever the route would be, and whatever the class."""
+        settings = (
+            "relocated_maps = inline:{ {u@a.test = v@b.test}, {joe = Room 5}, {@gone.test = the beach} }\n"
+            "mydestination = relay.test\ntransport_maps = inline:{ {a.test = slow:} }\n"
+        )
+        text = "5.1.6 User has moved to "
+        self.check(
+            router(settings),
+            (b"u@a.test", "error", text + "v@b.test"),
+            (b"w@a.test", "slow", "a.test"),
+            (b"joe@relay.test", "error", text + "Room 5"),
+            (b"joe@b.test", "smtp", "b.test"),
+            (b"any@gone.test", "error", text + "the beach"),
+        )
+
+    def test_unknown_alias(self) -> None:
+        """The table's name is told or not."""
+        settings = "virtual_alias_domains = va.test\nshow_user_unknown_table_name = no\n"
+        self.check(router(settings), (b"u@va.test", "error", "5.1.1 User unknown"))
+
+    def test_two_lists(self) -> None:
+        """A domain in two lists is warned of, as Postfix does, unless nobody wants help."""
+        settings = "mydestination = both.test\nvirtual_alias_domains = both.test\n"
+        text = "do not list domain both.test in BOTH mydestination and virtual_alias_domains"
+        for helpful, expected in (("yes", [text]), ("no", [])):
+            events: list[LogEvent] = []
+            globalLogPublisher.addObserver(events.append)
+            self.addCleanup(globalLogPublisher.removeObserver, events.append)
+            subject = router(settings + f"helpful_warnings = {helpful}\n")
+            self.check(subject, (b"u@both.test", "local", "relay.test"))
+            self.assertEqual([formatEvent(event) for event in events], expected)
+
     def test_bad_addresses(self) -> None:
         """What is no address bounces with Postfix's text."""
         for bad in (
@@ -139,7 +185,7 @@ class RouterTests(SynchronousTestCase):
         """The memory for domains does not grow with the domains seen; answers stay right."""
         subject = router(cache_size=10)
         self.check(subject, *((b"u@d%d.test" % n, "smtp", f"d{n}.test") for n in range(100)))
-        self.assertLessEqual(len(subject._domains), 10)
+        self.assertLessEqual(len(subject._settings.domains), 10)
 
     @given(
         st.lists(
