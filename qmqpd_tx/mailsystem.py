@@ -40,11 +40,12 @@ from qmqpd_tx.admin.commands import commands
 from qmqpd_tx.admin.control import ControlService
 from qmqpd_tx.bounce import Bounces
 from qmqpd_tx.cleanup import Cleanup
+from qmqpd_tx.cleanups import Cleanups, config_of
 from qmqpd_tx.config import Config, config_files, load_config
 from qmqpd_tx.events import Logger
 from qmqpd_tx.flush import FlushService
 from qmqpd_tx.intake import Listeners, intakes
-from qmqpd_tx.interfaces import ConfigError, Recovery, SpoolError
+from qmqpd_tx.interfaces import ConfigError, IConfig, Recovery, SpoolError
 from qmqpd_tx.maillog import MailLog
 from qmqpd_tx.qmgr.selection import SERVICE, select_scheduler
 from qmqpd_tx.qmgr.service import QueueManager
@@ -107,11 +108,12 @@ class MailSystem(MultiService):
         give_log(invocation, config)
         self._refusal = Refusal(invocation, config, self.maillog, reactor)
         self.queue = FileMailQueue(config, reactor, fork=True)
-        self.router = Router(config)
+        self.router = Router(_of_rewrite(config), open_table=self.tables.open)
         resolver = make_resolver(reactor, config, frozen=invocation.chroot)
         self.transports = TransportRegistry(reactor, resolver)
         self.transports.reconfigure(config)
-        self.cleanup = Cleanup(config=config, clock=reactor, queue=self.queue)
+        self._cleanups = Cleanups(self._make_cleanup, config)
+        self.cleanup = self._cleanups.named()
         self.bounces = Bounces(config=config, clock=reactor, queue=self.queue, cleanup=self.cleanup)
         self._scheduler = select_scheduler(config.services)
         # Each of the two has something for the other.
@@ -137,7 +139,7 @@ class MailSystem(MultiService):
             scheduler=self._scheduler,
             remembered=self.bounces.deferred_recipients,
         )
-        self.cleanup.arrivals = self.manager
+        self._cleanups.hand_over_to(self.manager)
         self._watchdog = Watchdog(config=_of_qmgr(config), clock=reactor)
         self._names = ClientNames(
             reactor,
@@ -154,6 +156,8 @@ class MailSystem(MultiService):
             self._services,
             config.integer("qmqpd_drain_limit"),
             self.manager.behind,
+            lambda: self._refresh.look(),
+            self._cleanups.named,
         )
         self._refresh = Refresh(
             reactor, config, config_files(invocation.config), self.tables.changed, self.reload
@@ -173,6 +177,15 @@ class MailSystem(MultiService):
         if self._invocation.own_log and isinstance(parent, Componentized):
             parent.setComponent(ILogObserver, self.maillog)  # type: ignore[no-untyped-call]
         super().setServiceParent(parent)  # type: ignore[no-untyped-call]
+
+    def _make_cleanup(self, config: IConfig) -> Cleanup:
+        return Cleanup(
+            config=config,
+            clock=self._reactor,
+            queue=self.queue,
+            open_table=self.tables.open,
+            in_thread=self._in_thread,
+        )
 
     def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
         """
@@ -365,9 +378,9 @@ class MailSystem(MultiService):
         """
         return [
             self.transports.reconfigure,
-            self.router.reconfigure,
+            lambda config: self.router.reconfigure(_of_rewrite(config)),
             self.queue.reconfigure,
-            self.cleanup.reconfigure,
+            self._cleanups.reconfigure,
             self.bounces.reconfigure,
             lambda config: self.manager.reconfigure(_of_qmgr(config)),
             self.flush.reconfigure,
@@ -454,6 +467,13 @@ def _of_qmgr(config: Config) -> Config:
         if service.name == SERVICE and service.overrides:
             return config.for_service(service)
     return config
+
+
+def _of_rewrite(config: Config) -> Config:
+    """
+    @return: the configuration with the C{-o} options of the C{rewrite} line in master.cf.
+    """
+    return config_of(config, "rewrite", "trivial-rewrite")
 
 
 def _settle_memory() -> None:

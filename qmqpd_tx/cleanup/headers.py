@@ -14,7 +14,9 @@ The rules, watched in a running Postfix:
     a line that is no header, starts the body, and an empty line is put before it;
   - each line of a header ends at its first NUL;
   - a header over the limit is cut there, and then at its last line end if that is in the last tenth;
-  - headers in C{message_drop_headers} are dropped, but a dropped C{Resent-Bcc} makes a message resent.
+  - headers in C{message_drop_headers} are dropped, but a dropped C{Resent-Bcc} makes a message resent;
+  - a header is checked first (L{HeaderInspector}). What a check puts in its place is then treated as if it
+    had come, but does not count as C{Received}; what it puts before it is not treated at all.
 """
 
 from __future__ import annotations
@@ -22,11 +24,14 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Callable
+from typing import Protocol
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
 
-from qmqpd_tx.cleanup.mailboxes import CLEAN
+from qmqpd_tx.address.mailboxes import CLEAN
+from qmqpd_tx.cleanup.actions import Edit
+from qmqpd_tx.cleanup.mime import MIME_HEADERS
 
 ADDRESS_HEADERS = frozenset(
     b"to cc from sender reply-to errors-to return-receipt-to disposition-notification-to apparently-to"
@@ -80,16 +85,34 @@ class HeaderRules:
     @ivar kinds: by lower-case name; other headers pass.
     @ivar size_limit: C{header_size_limit}, bytes.
     @ivar line_limit: C{line_length_limit}: a name that is longer is no name.
-    @ivar complete: gives a header's value with complete addresses, or L{None} if it may stay; takes name
-        and value.
+    @ivar complete: gives a header's value with complete addresses, or L{None} if it may stay, or a Deferred
+        of one of these; takes name and value.
     @ivar clean: matches values that are known to be complete.
     """
 
     kinds: dict[bytes, int]
     size_limit: int
     line_limit: int
-    complete: Callable[[bytes, bytes], bytes | None]
+    complete: Callable[[bytes, bytes], bytes | Deferred[bytes | None] | None]
     clean: re.Pattern[bytes] = CLEAN
+
+
+class HeaderInspector(Protocol):
+    """
+    Who checks headers; see L{Inspector<qmqpd_tx.cleanup.inspector.Inspector>}.
+    """
+
+    def is_quiet(self, block: bytes) -> bool:
+        """Whether no header of a section needs to be looked at one by one."""
+
+    def note(self, name: bytes, header: bytes) -> None:
+        """A header of L{MIME_HEADERS} in a quiet section."""
+
+    def primary(self, name: bytes, header: bytes) -> Edit | None:
+        """A header."""
+
+    def begin_body(self, gap: bool) -> None:
+        """The headers have ended, (gap) without an empty line."""
 
 
 def header_kinds(drop: frozenset[bytes]) -> dict[bytes, int]:
@@ -133,15 +156,38 @@ class HeaderSection:
     @ivar resent: whether there were C{Resent-} headers.
     """
 
-    __slots__ = ("_buffer", "_rules", "_searched", "message_ids", "names", "part", "received", "resent")
+    __slots__ = (
+        "_buffer",
+        "_inspector",
+        "_mapped",
+        "_rules",
+        "_searched",
+        "message_ids",
+        "names",
+        "part",
+        "received",
+        "resent",
+    )
 
-    def __init__(self, rules: HeaderRules) -> None:
+    def __init__(
+        self,
+        rules: HeaderRules,
+        inspector: HeaderInspector | None = None,
+        mapped: Callable[[bytes, bytes], bytes | Deferred[bytes | None] | None] | None = None,
+    ) -> None:
+        """
+        @param rules: how headers are treated.
+        @param inspector: checks them first; L{None}: nobody does.
+        @param mapped: as C{rules.complete}, and used instead, for addresses that are not only made complete.
+        """
         self.part = Part.START
         self.received = 0
         self.names: set[bytes] = set()
         self.message_ids: list[tuple[bool, bytes]] = []
         self.resent = False
         self._rules = rules
+        self._inspector = inspector
+        self._mapped = mapped
         self._buffer = bytearray()
         self._searched = 0
 
@@ -158,16 +204,24 @@ class HeaderSection:
         found: list[tuple[bytes, bytes]] = _HEADER.findall(block)
         if len(block) > rules.line_limit and any(len(name) >= rules.line_limit for name, _ in found):
             return None
-        self.part = Part.BODY
+        inspector = self._inspector
+        if inspector is not None and not inspector.is_quiet(block):
+            output: list[bytes | Deferred[bytes]] = []
+            for name, value in found:
+                self._treat(name, name + b":" + value[:-1], output)
+            return self._end(output, b"")[0]
         kinds = rules.kinds
-        changes: dict[int, bytes] = {}
+        changes: dict[int, bytes | Deferred[bytes]] = {}
         for index, (name, value) in enumerate(found):
             lower = name.lower()
+            if inspector is not None and lower in MIME_HEADERS:
+                inspector.note(lower, name + b":" + value[:-1])
             kind = kinds.get(lower)
             if kind is not None:
                 changed = self._remark(name, lower, kind, value[:-1])
                 if changed is not None:
                     changes[index] = changed
+        self._end([], b"")
         if not changes:
             return [block]
         return [
@@ -191,8 +245,8 @@ class HeaderSection:
                 line_end = buffer.find(b"\n", self._searched)
                 if line_end < 0:
                     break
-                line = _cut(b"X-Mailbox-Line: " + buffer[:line_end], self._rules.size_limit)
-                output.append(line + b"\n")
+                line = cut_header(b"X-Mailbox-Line: " + buffer[:line_end], self._rules.size_limit)
+                self._treat(b"X-Mailbox-Line", line, output)
                 del buffer[: line_end + 1]
                 self._searched = 0
                 continue
@@ -231,6 +285,8 @@ class HeaderSection:
         body = gap + bytes(self._buffer)
         self._buffer.clear()
         self.part = Part.BODY
+        if self._inspector is not None:
+            self._inspector.begin_body(bool(gap))
         return output, body
 
     def _name(self, raw: bytes | bytearray) -> re.Match[bytes] | None:
@@ -246,22 +302,50 @@ class HeaderSection:
             return False
         self.part = Part.HEADER
         name = match.group(1)
-        lower = name.lower()
-        header = _cut(name + b":" + raw[match.end() : -1], self._rules.size_limit)
-        kind = self._rules.kinds.get(lower)
-        changed = None if kind is None else self._remark(name, lower, kind, header[len(name) + 1 :])
-        output.append(header + b"\n" if changed is None else changed)
+        header = cut_header(name + b":" + raw[match.end() : -1], self._rules.size_limit)
+        self._treat(name, header, output)
         return True
 
-    def _remark(self, name: bytes, lower: bytes, kind: int, value: bytes) -> bytes | None:
+    def _treat(self, name: bytes, header: bytes, output: list[bytes | Deferred[bytes]]) -> None:
+        """
+        One header, checked and rewritten.
+
+        @param header: all of it without its last line end.
+        @param output: takes what to store.
+        """
+        lower = name.lower()
+        counts = True
+        if self._inspector is not None:
+            edit = self._inspector.primary(lower, header)
+            if edit is not None:
+                if edit.text is None:
+                    return
+                if edit.before is not None:
+                    output.append(edit.before + b"\n")
+                else:
+                    header = edit.text
+                    match = self._name(header)
+                    if match is not None:
+                        name = match.group(1)
+                        lower = name.lower()
+                        header = name + header[match.end() - 1 :]
+                    counts = False
+        kind = self._rules.kinds.get(lower)
+        changed = None if kind is None else self._remark(name, lower, kind, header[len(name) + 1 :], counts)
+        output.append(header + b"\n" if changed is None else changed)
+
+    def _remark(
+        self, name: bytes, lower: bytes, kind: int, value: bytes, counts: bool = True
+    ) -> bytes | Deferred[bytes] | None:
         """
         Take note of a header that matters.
 
+        @param counts: whether it counts as a hop, if it is a C{Received} header.
         @return: what to store in its place, or L{None} if it stays.
         """
         self.names.add(lower)
         if kind & _REMARKABLE:
-            if kind & _RECEIVED:
+            if kind & _RECEIVED and counts:
                 self.received += 1
             if kind & _RESENT:
                 self.resent = True
@@ -269,16 +353,25 @@ class HeaderSection:
                 self.message_ids.append((bool(kind & _RESENT_MESSAGE_ID), value.lstrip(b" \t\n")))
         if kind & _DROP:
             return b""
-        if kind & _ADDRESSES and not self._rules.clean.fullmatch(value):
-            complete = self._rules.complete(name, value)
+        if kind & _ADDRESSES:
+            if self._mapped is not None:
+                complete = self._mapped(name, value)
+            elif self._rules.clean.fullmatch(value):
+                return None
+            else:
+                complete = self._rules.complete(name, value)
+            if isinstance(complete, Deferred):
+                return complete.addCallback(
+                    lambda later: name + b":" + (value if later is None else later) + b"\n"
+                )
             if complete is not None:
                 return name + b":" + complete + b"\n"
         return None
 
 
-def _cut(header: bytes, limit: int) -> bytes:
+def cut_header(header: bytes, limit: int) -> bytes:
     """
-    @return: the header with each line cut at its first NUL, and all of it at the limit.
+    @return: a header with each line cut at its first NUL, and all of it at the limit.
     """
     if b"\0" in header:
         header = b"\n".join(line.partition(b"\0")[0] for line in header.split(b"\n"))

@@ -18,18 +18,22 @@ right after the Received header instead.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from qmqpd_tx.cleanup.addresses import CONTROLS
+from qmqpd_tx.address.rewrite import CONTROLS
+from qmqpd_tx.address.syntax import quote_address
 from qmqpd_tx.cleanup.dates import MailDate
 from qmqpd_tx.cleanup.headers import HeaderSection, Part
+from qmqpd_tx.cleanup.inspector import Inspector
+from qmqpd_tx.cleanup.milters import MilterStage
 from qmqpd_tx.cleanup.missing import lacks_from, missing_from, missing_headers
 from qmqpd_tx.cleanup.received import received
+from qmqpd_tx.cleanup.recipients import Addressee, Addressees
 from qmqpd_tx.cleanup.settings import Settings
 from qmqpd_tx.cleanup.verdict import Verdict
 from qmqpd_tx.eager import now_or_later
@@ -75,9 +79,11 @@ class IncomingMessage:
     """
 
     __slots__ = (
+        "_addressees",
         "_arrival",
         "_client",
         "_closed",
+        "_copies",
         "_date",
         "_done",
         "_eight_bit",
@@ -87,14 +93,17 @@ class IncomingMessage:
         "_headers",
         "_held",
         "_held_size",
+        "_inspector",
         "_last",
+        "_last_recipient",
+        "_maps",
         "_message_id",
         "_needs_from",
         "_recipients",
         "_result",
-        "_seen",
         "_sender",
         "_settings",
+        "_stage",
         "_treatment",
         "_turn",
         "_verdict",
@@ -127,16 +136,30 @@ class IncomingMessage:
         self.queue_id: QueueID = writer.queue_id
         self._settings = settings
         self._treatment = treatment
+        self._maps = maps = settings.maps.variant(treatment.mappings, treatment.remote_domain)
+        self._addressees = Addressees(maps, self.queue_id)
+        self._stage: MilterStage | None = None
+        if treatment.milters and settings.milters.active:
+            self._stage = writer = settings.milters.stage(
+                writer, client=client, complete=self._complete_sender, expand=self._expand
+            )
         self._writer = writer
         self._client = client
         self._arrival = arrival_time
         self._date = date
         self._verp = verp_delimiters
         self._done = done
-        self._verdict = Verdict()
+        self._verdict = verdict = Verdict()
         self._turn: Deferred[None] | None = None
         self._result: Deferred[QueueID] | None = None
-        self._headers = HeaderSection(settings.rules)
+        checks = settings.checks
+        self._inspector: Inspector | None = None
+        looks = treatment.checks and checks.looks
+        if looks or checks.strict:
+            self._inspector = Inspector(checks, verdict, self.queue_id, client, looks)
+        remote = treatment.remote_domain is not None
+        mapped = self._map_header if remote or maps.maps_headers else None
+        self._headers = HeaderSection(settings.rules, self._inspector, mapped)
         self._first_chunk = True
         self._held: list[bytes] | None = []
         self._held_size = 0
@@ -147,8 +170,9 @@ class IncomingMessage:
         self._message_id = b""
         self._sender: bytes | None = None
         self._recipients = 0
-        self._first: tuple[bytes, bytes] | None = None
-        self._seen: set[tuple[bytes, bytes]] | None = None
+        self._last_recipient: bytes | None = None
+        self._copies: Sequence[Addressee] = ()
+        self._first: tuple[bytes, Sequence[Addressee]] | None = None
         self._envelope = False
 
     def content(self, data: bytes) -> Deferred[None] | None:
@@ -190,6 +214,9 @@ class IncomingMessage:
         except TableError as error:
             self._unknown(error)
             return None
+        except IntakeError as error:
+            self._fail(error)
+            return None
         if outcome is None:
             return None
         caller: Deferred[None] = Deferred()
@@ -219,6 +246,8 @@ class IncomingMessage:
         """A step that had waited has failed."""
         if isinstance(failure.value, TableError):
             self._unknown(failure.value)
+        elif isinstance(failure.value, IntakeError):
+            self._fail(failure.value)
         else:
             log.failure("{queue_id}: accepting a message", failure, queue_id=self.queue_id)
             self._fail(IntakeError(False, *NOT_WRITTEN))
@@ -295,9 +324,22 @@ class IncomingMessage:
             await self._write(header)
 
     async def _body(self, data: bytes) -> None:
+        if self._inspector is not None and data:
+            data = self._inspector.body(data)
+            self._check_verdict()
         if data:
             self._last = data[-1:]
             await self._write(data)
+
+    def _map_header(self, name: bytes, value: bytes) -> bytes | Deferred[bytes | None] | None:
+        return now_or_later(self._maps.header(name, value, self.queue_id))
+
+    def _check_verdict(self) -> None:
+        """
+        Act on what a check has decided.
+        """
+        if self._verdict.over:
+            self._writer.abort()
 
     async def _write(self, data: bytes) -> None:
         if not self._verdict.over:
@@ -325,6 +367,14 @@ class IncomingMessage:
         if self._headers.part is not Part.BODY:
             output, body = self._headers.close()
             await self._end_headers(await joined(output), body)
+        if self._inspector is not None:
+            rest = self._inspector.body_end()
+            self._check_verdict()
+            if rest:
+                self._last = rest[-1:]
+                await self._write(rest)
+            if self._verdict.over:
+                return
         if self._last and self._last != b"\n":
             # Every delivery agent ends the last line anyway.
             await self._write(b"\n")
@@ -332,30 +382,30 @@ class IncomingMessage:
             self._verp = verp_delimiters
         if self._refuse_controls(address, "5.1.7", "sender"):
             return
-        complete = self._settings.rewriter.rewrite(address)
-        self._sender = b"" if complete.lower() in self._settings.own_daemons else complete
+        self._sender = await self._maps.sender(address, self.queue_id)
+        self._copies = await self._addressees.of_sender(self._sender)
 
     async def _take_recipient(self, address: bytes) -> None:
         if self._verdict.over or self._refuse_controls(address, "5.1.3", "recipient"):
             return
         self._recipients += 1
-        settings = self._settings
-        complete = settings.rewriter.rewrite(address) if address else settings.empty_recipient
+        self._last_recipient = address
         if self._recipients == 1:
+            if self._sender is None:
+                await self._take_sender(b"", None)
             # The Received header names a single recipient, so it can only be made later.
-            self._first = (complete, address)
+            self._first = (address, await self._addressees.of_recipient(address))
             return
-        if self._seen is None:
-            self._seen = set()
-            if self._first is not None:
-                self._seen.add((self._first[0].lower(), self._first[1].lower()))
+        if not self._envelope:
             await self._write_envelope()
-        key = (complete.lower(), address.lower())
-        if key in self._seen:
-            return
-        if not settings.duplicate_limit or len(self._seen) < settings.duplicate_limit:
-            self._seen.add(key)
-        await self._write_recipient(complete, address)
+        if not self._verdict.redirect:
+            await self._write_recipients(address, await self._addressees.of_recipient(address))
+
+    async def _complete_sender(self, address: bytes) -> bytes:
+        return await self._maps.sender(address, self.queue_id)
+
+    async def _expand(self, address: bytes) -> list[tuple[bytes, bytes]]:
+        return [(one.address, one.original) for one in await self._addressees.of_recipient(address)]
 
     def _refuse_controls(self, address: bytes, dsn: str, what: str) -> bool:
         if not CONTROLS.search(address):
@@ -368,9 +418,12 @@ class IncomingMessage:
         if self._sender is None:
             await self._take_sender(b"", None)
         sender = self._sender or b""
-        recipient = self._first[1] if self._recipients == 1 and self._first is not None else None
+        recipient = self._first[0] if self._recipients == 1 and self._first is not None else None
         date = self._date.render(self._arrival)
         top = received(self._settings, self.queue_id, self._client, recipient, date)
+        if self._inspector is not None:
+            top = self._inspector.header(top)
+            self._check_verdict()
         held = self._held
         if self._needs_from:
             origin = missing_from(self._headers, sender)
@@ -379,7 +432,7 @@ class IncomingMessage:
             return
         attributes = {}
         content_filter = self._verdict.content_filter or self._treatment.content_filter.encode()
-        if content_filter:
+        if content_filter and not self._verdict.redirect:
             attributes[CONTENT_FILTER] = content_filter
         envelope = Envelope(
             sender=sender,
@@ -392,12 +445,23 @@ class IncomingMessage:
         )
         self._envelope = True
         self._writer.envelope(envelope, top)
-        if self._first is not None:
-            await self._write_recipient(*self._first)
+        await self._write_recipients(None, self._copies)
+        if self._verdict.redirect:
+            redirected = await self._addressees.of_recipient(self._verdict.redirect)
+            await self._write_recipients(self._verdict.redirect, redirected)
+        elif self._first is not None:
+            await self._write_recipients(*self._first)
 
-    async def _write_recipient(self, address: bytes, original: bytes) -> None:
-        if not self._verdict.over:
-            await self._written(self._writer.recipient(address, original))
+    async def _write_recipients(self, heard: bytes | None, addressees: Sequence[Addressee]) -> None:
+        """
+        @param heard: the address as mail filters are to hear of it; L{None}: they are not.
+        @param addressees: whom it means.
+        """
+        if self._stage is not None and addressees:
+            await self._written(self._stage.announce(heard and self._maps.rewriter.rewrite(heard)))
+        for one in addressees:
+            if not self._verdict.over:
+                await self._written(self._writer.recipient(one.address, one.original))
 
     # --- the end -----------------------------------------------------------------------------------
 
@@ -409,8 +473,13 @@ class IncomingMessage:
             self._fail(IntakeError(True, "5.1.0", "Error: no recipients specified"))
         if not verdict.over and not self._envelope:
             await self._write_envelope()
+        if not verdict.over:
+            await self._write_recipients(None, await self._addressees.copies(tuple(verdict.bcc)))
         self._check_size()
+        if self._inspector is not None:
+            self._tell(self._inspector)
         if verdict.error is not None:
+            self._writer.abort()
             self._answer(verdict.error)
         elif verdict.discard:
             self._closed = True
@@ -418,10 +487,20 @@ class IncomingMessage:
             self._answer(None)
         else:
             writer = self._writer
-            committed: Deferred[IStoredMessage] = (
+            committed: Deferred[IStoredMessage | None] = (
                 writer.commit(Queue.HOLD) if verdict.hold else writer.commit()
             )
             committed.addCallbacks(self._committed, self._not_committed)
+
+    def _tell(self, inspector: Inspector) -> None:
+        """
+        Log what the checks have found.
+        """
+        sender, recipient = self._sender, self._last_recipient
+        inspector.tell(
+            None if sender is None else quote_address(sender),
+            None if recipient is None else quote_address(recipient),
+        )
 
     def _answer(self, error: IntakeError | None) -> None:
         """
@@ -435,11 +514,12 @@ class IncomingMessage:
         else:
             result.errback(error)
 
-    def _committed(self, stored: IStoredMessage) -> None:
+    def _committed(self, stored: IStoredMessage | None) -> None:
         self._closed = True
         # The client's answer first: what the queue manager does next may take its time.
         self._answer(None)
-        self._done(stored)
+        if stored is not None:
+            self._done(stored)
 
     def _not_committed(self, failure: Failure) -> None:
         error = intake_error(failure.value)
@@ -450,9 +530,8 @@ class IncomingMessage:
         self._answer(error)
 
     def _fail(self, error: IntakeError) -> None:
-        if self._verdict.error is None:
-            self._verdict.error = error
-            self._writer.abort()
+        self._verdict.reject(error)
+        self._writer.abort()
         self._answer(self._verdict.error)
 
 

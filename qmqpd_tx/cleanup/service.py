@@ -8,6 +8,9 @@ content checks.
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
@@ -25,6 +28,8 @@ from qmqpd_tx.interfaces import (
     Treatment,
 )
 from qmqpd_tx.message import ClientInfo
+from qmqpd_tx.milter import InThread
+from qmqpd_tx.tables import OpenTable, open_table
 
 
 @implementer(ICleanup)
@@ -43,6 +48,9 @@ class Cleanup:
         clock: IReactorTime,
         queue: IMailQueue,
         arrivals: IArrivals | None = None,
+        open_table: OpenTable = open_table,
+        reactor: Any = None,
+        in_thread: InThread | None = None,
         timezone: Timezone = local_timezone,
         zone_name: ZoneName = local_zone_name,
     ) -> None:
@@ -51,6 +59,10 @@ class Cleanup:
         @param clock: tells arrival times.
         @param queue: where messages go.
         @param arrivals: who hears of them.
+        @param open_table: opens lookup tables.
+        @param reactor: for connections to mail filters; L{None}: as the clock.
+        @param in_thread: does what waits for a disk, as C{deferToThread}; L{None}: large messages wait for
+            mail filters in memory.
         @param timezone: POSIX seconds to seconds east of UTC.
         @param zone_name: POSIX seconds to the time zone's name.
         """
@@ -58,13 +70,21 @@ class Cleanup:
         self._clock = clock
         self._queue = queue
         self._date = MailDate(timezone, zone_name)
-        self._settings = Settings.from_config(config)
+        self._read = partial(
+            Settings.from_config,
+            open_table=open_table,
+            reactor=clock if reactor is None else reactor,
+            in_thread=in_thread,
+        )
+        self._settings = self._read(config)
 
     def reconfigure(self, config: IConfig) -> None:
         """
         Use another configuration for messages that begin from now on.
+
+        @raise ConfigError: it cannot be used; the old one stays.
         """
-        self._settings = Settings.from_config(config)
+        self._settings = self._read(config)
 
     def begin(
         self,

@@ -6,15 +6,19 @@ Fails with L{ConfigError<qmqpd_tx.interfaces.ConfigError>} (from the configurati
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 from attrs import frozen
 
+from qmqpd_tx.address.mailboxes import CLEAN, CLEAN_DOTTED, complete_addresses
 from qmqpd_tx.address.syntax import quote_address
-from qmqpd_tx.cleanup.addresses import AddressRewriter
+from qmqpd_tx.cleanup.checks import ContentChecks
 from qmqpd_tx.cleanup.headers import HeaderRules, header_kinds
-from qmqpd_tx.cleanup.mailboxes import CLEAN, CLEAN_DOTTED, complete_addresses
+from qmqpd_tx.cleanup.mapping import AddressMaps
+from qmqpd_tx.cleanup.milters import Milters
 from qmqpd_tx.interfaces import IConfig
+from qmqpd_tx.milter import InThread
+from qmqpd_tx.tables import OpenTable
 
 
 @frozen(slots=True)
@@ -22,44 +26,42 @@ class Settings:
     """
     @ivar hostname: C{myhostname}, for Received and Message-Id.
     @ivar mail_name: the program's name in the Received header.
-    @ivar rewriter: makes addresses complete.
+    @ivar maps: what is done to addresses.
+    @ivar checks: header and body checks.
+    @ivar milters: mail filters.
     @ivar rules: how headers are treated.
     @ivar hopcount_limit: from how many Received headers on, ours included, mail is refused.
     @ivar size_limit: C{message_size_limit} for the whole queue file, bytes; 0: none.
-    @ivar duplicate_limit: how many recipients the duplicate filter remembers; 0: all.
-    @ivar empty_recipient: C{empty_address_recipient}.
     @ivar undisclosed: C{undisclosed_recipients_header}; empty: none.
-    @ivar own_daemons: the forms of C{MAILER-DAEMON} that mean the null sender.
     """
 
     hostname: bytes
     mail_name: bytes
-    rewriter: AddressRewriter
+    maps: AddressMaps
+    checks: ContentChecks
+    milters: Milters
     rules: HeaderRules
     hopcount_limit: int
     size_limit: int
-    duplicate_limit: int
-    empty_recipient: bytes
     undisclosed: bytes
-    own_daemons: frozenset[bytes]
 
     @classmethod
-    def from_config(cls, config: IConfig) -> Self:
+    def from_config(
+        cls, config: IConfig, open_table: OpenTable, reactor: Any, in_thread: InThread | None
+    ) -> Self:
         """
         @param config: the configuration.
+        @param open_table: opens lookup tables.
+        @param reactor: for connections to mail filters, and their time limits.
+        @param in_thread: does what waits for a disk, for large messages that wait for mail filters.
+        @raise ConfigError: a table or a filter cannot be used.
         """
 
         def text(name: str) -> bytes:
             return config.string(name).encode("utf-8", "surrogateescape")
 
-        rewriter = AddressRewriter(
-            origin=text("myorigin"),
-            domain=text("mydomain"),
-            append_origin=config.boolean("append_at_myorigin"),
-            append_domain=config.boolean("append_dot_mydomain"),
-            swap_bangpath=config.boolean("swap_bangpath"),
-            percent_hack=config.boolean("allow_percent_hack"),
-        )
+        maps = AddressMaps.from_config(config, open_table)
+        rewriter = maps.rewriter
 
         def complete(name: bytes, value: bytes) -> bytes | None:
             return complete_addresses(name, value, rewriter.rewrite, quote_address)
@@ -75,12 +77,11 @@ class Settings:
         return cls(
             hostname=text("myhostname"),
             mail_name=text("mail_name"),
-            rewriter=rewriter,
+            maps=maps,
+            checks=ContentChecks.from_config(config, open_table),
+            milters=Milters.from_config(config, reactor, in_thread),
             rules=rules,
             hopcount_limit=config.integer("hopcount_limit"),
             size_limit=config.integer("message_size_limit"),
-            duplicate_limit=config.integer("duplicate_filter_limit"),
-            empty_recipient=rewriter.rewrite(text("empty_address_recipient")),
             undisclosed=text("undisclosed_recipients_header"),
-            own_daemons=frozenset((b"mailer-daemon", rewriter.rewrite(b"mailer-daemon").lower())),
         )

@@ -19,18 +19,23 @@ class Verdict:
     @ivar error: why the message is refused; the first reason stays.
     @ivar discard: whether it is accepted and thrown away.
     @ivar hold: whether it goes to the hold queue.
+    @ivar passed: whether mail filters are not to see it (PASS).
     @ivar redirect: the address that gets it instead of all its recipients, as the operator wrote it; C{b""}:
         none. The last one counts.
     @ivar content_filter: C{transport:nexthop} for all recipients; C{b""}: none. The last one counts.
-    @ivar bcc: addresses that get it, too, as the operator wrote them.
+    @ivar bcc: addresses that get it, too, as the operator wrote them, each once; the values mean nothing.
+    @ivar flaw: what is wrong with its form (C{strict_8bitmime} and its like). Becomes the L{error} when the
+        content has ended (L{settle}): a REJECT or DISCARD until then counts more.
     """
 
     error: IntakeError | None = None
     discard: bool = False
     hold: bool = False
+    passed: bool = False
     redirect: bytes = b""
     content_filter: bytes = b""
-    bcc: list[bytes] = Factory(list)
+    bcc: dict[bytes, None] = Factory(dict)
+    flaw: IntakeError | None = None
 
     @property
     def over(self) -> bool:
@@ -43,3 +48,17 @@ class Verdict:
         """
         if self.error is None:
             self.error = error
+
+    def object_to(self, error: IntakeError) -> None:
+        """
+        Refuse the message for its form, unless a check decides otherwise.
+        """
+        if self.flaw is None:
+            self.flaw = error
+
+    def settle(self) -> None:
+        """
+        All of the content was seen.
+        """
+        if self.flaw is not None and not self.over:
+            self.error = self.flaw

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from qmqpd_tx.address import quote_address
-from qmqpd_tx.cleanup.addresses import AddressRewriter
-from qmqpd_tx.cleanup.mailboxes import CLEAN, complete_addresses
+from qmqpd_tx.address.mailboxes import CLEAN, complete_addresses
+from qmqpd_tx.address.rewrite import AddressRewriter
 from tests.cleanup.cases import ADDRESSES
 
 REWRITER = AddressRewriter(origin=b"relay.test", domain=b"test")
@@ -162,6 +162,22 @@ class HeaderAddresses(SynchronousTestCase):
         self.assertGreater(len(clean), 3)
         for line in clean:
             self.assertIsNone(header(line))
+
+    def test_line_ends(self) -> None:
+        """
+        A line end inside an address, escaped or quoted, never becomes one that ends the header.
+        """
+        for line in (
+            b"To: \\\n .Bcc: a",
+            b"To: \\\n a",
+            b'To: "b\n !u"',
+            b'To: "b\\\n !u"',
+            b'To: "a%\n b"',
+            b"To: a@[1\n ], b",
+        ):
+            for part in (header(line) or b"").split(b"\n")[1:]:
+                self.assertTrue(part.startswith((b"\t", b" ")) and part.strip(), line)
+        self.assertEqual(header(b'To: "b\n !u"'), b"To: u@b")
 
     @given(st.text(alphabet='ab@.,:;<>()"[]\\ \n\t!%é', max_size=40))
     def test_anything(self, value: str) -> None:

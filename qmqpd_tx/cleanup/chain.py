@@ -1,0 +1,96 @@
+"""
+What is done to one class of addresses, step by step.
+
+Takes complete addresses in internal form; gives them after canonical mapping and masquerading. What nothing
+changes is remembered, if the tables are stable: nearly all addresses of nearly all mail. Fails with
+L{TableError<qmqpd_tx.interfaces.TableError>} when a table cannot say. Answers to cleanup(8)
+(ADDRESS_REWRITING_README).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qmqpd_tx.cleanup.canonical import AddressMap
+from qmqpd_tx.cleanup.masquerade import Masquerade
+from qmqpd_tx.message import QueueID
+
+REMEMBERED = 10_000
+"""How many addresses without change are remembered, of each class."""
+
+REMEMBERED_LENGTH = 256
+"""Longer ones are not, bytes."""
+
+
+class Unchanged:
+    """
+    Addresses that are known to stay as they are.
+
+    @param stable: whether that can be known.
+    """
+
+    __slots__ = ("_known", "_stable")
+
+    def __init__(self, stable: bool) -> None:
+        self._stable = stable
+        self._known: set[bytes] = set()
+
+    def __contains__(self, address: bytes) -> bool:
+        return address in self._known
+
+    def add(self, address: bytes) -> None:
+        """
+        Remember one.
+        """
+        if self._stable and len(address) <= REMEMBERED_LENGTH:
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            self._known.add(address)
+
+
+class Chain:
+    """
+    What is done to the addresses of one class, after they were made complete.
+
+    @ivar stable: whether it is always the same.
+
+    @param maps: canonical maps, in order.
+    @param masquerade: L{None}: not for this class.
+    """
+
+    __slots__ = ("_maps", "_masquerade", "_unchanged", "stable")
+
+    def __init__(self, maps: Sequence[AddressMap], masquerade: Masquerade | None) -> None:
+        self._maps = [one for one in maps if one.lookup]
+        self._masquerade = masquerade or None
+        self.stable = all(one.lookup.stable for one in self._maps)
+        self._unchanged = Unchanged(self.stable)
+
+    def __bool__(self) -> bool:
+        return bool(self._maps) or self._masquerade is not None
+
+    def leaves(self, address: bytes) -> bool:
+        """
+        @return: whether the address is known to stay as it is.
+        """
+        return address in self._unchanged
+
+    async def apply(self, address: bytes, queue_id: QueueID) -> bytes:
+        """
+        @param address: complete, in internal form; the null address stays.
+        @param queue_id: on behalf of which message, for the log.
+        """
+        if address in self._unchanged or not address:
+            return address
+        mapped = address
+        for one in self._maps:
+            mapped = await one.canonical(mapped, queue_id)
+        if self._masquerade is not None:
+            mapped = self._masquerade.apply(mapped)
+        if mapped == address:
+            self._unchanged.add(address)
+        return mapped
+
+
+NO_CHAIN = Chain((), None)
+"""Does nothing."""

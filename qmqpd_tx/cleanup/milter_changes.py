@@ -1,0 +1,193 @@
+"""
+What filters (milters) may do to a message.
+
+Takes their requests, gives a changed L{Draft<qmqpd_tx.milter.Draft>}, sender and log lines; header checks may
+write a decision into their L{Verdict<qmqpd_tx.cleanup.verdict.Verdict>}. What makes no sense is logged with
+the filter's name and has no effect. Fails with L{TableError<qmqpd_tx.interfaces.TableError>} when an address
+cannot be looked up, and C{OSError} when the disk fails. Answers to cleanup(8), watched in a running Postfix.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+
+from attrs import define
+from twisted.internet.defer import Deferred
+
+from qmqpd_tx.address.mailboxes import parse_addresses
+from qmqpd_tx.events import Logger
+from qmqpd_tx.message import QueueID
+from qmqpd_tx.milter import (
+    AddHeader,
+    AddRecipient,
+    Change,
+    ChangeHeader,
+    ChangeSender,
+    Decision,
+    DeleteRecipient,
+    Draft,
+    InsertHeader,
+    ReplaceBody,
+    Verdict,
+    make_header,
+)
+
+log = Logger(namespace="qmqpd_tx.cleanup")
+
+CompleteSender = Callable[[bytes], Awaitable[bytes]]
+"""From an address in internal form to the complete and mapped one that a message with this sender has."""
+
+Expand = Callable[[bytes], Awaitable[list[tuple[bytes, bytes]]]]
+"""From an address in internal form to the recipients that it means: (address, original)."""
+
+CheckHeader = Callable[[bytes], "bytes | None"]
+"""
+C{milter_header_checks}: takes a header that a filter wants, without its last newline; gives what is to be
+stored, or L{None}: nothing. What it decides about the message it writes into a verdict of its own.
+"""
+
+_CONTROLS = re.compile(rb"[\x00-\x1f\x7f]")
+
+
+@define(kw_only=True)
+class Changes:
+    """
+    The changes to one message.
+
+    @ivar queue_id: its name.
+    @ivar draft: what is changed.
+    @ivar complete: for a sender that a filter gives.
+    @ivar expand: for a recipient that a filter adds.
+    @ivar check: looks at headers that filters add or change.
+    @ivar size_limit: how long a body may become, bytes; 0: any length.
+    @ivar sender: the sender that a filter has given, in internal form; L{None}: none has.
+    """
+
+    queue_id: QueueID
+    draft: Draft
+    complete: CompleteSender
+    expand: Expand
+    check: CheckHeader | None
+    size_limit: int
+    sender: bytes | None = None
+
+    async def apply(self, change: Change, leading_space: bool, filter_name: str) -> Verdict | None:
+        """
+        Do what a filter wants.
+
+        @param leading_space: whether header values come with the white space before them.
+        @return: a decision about the message, when that is one.
+        """
+        match change:
+            case ReplaceBody(data):
+                if self.size_limit and self.draft.replacement_size + len(data) > self.size_limit:
+                    self._warn("{queue_id}: milter {milter}: message too large", filter_name)
+                    return Verdict(Decision.REJECT, True, b"5.3.4 message too large")
+                await room(self.draft.replace_body(data))
+            case AddHeader() | InsertHeader() | ChangeHeader():
+                self._change_header(change, leading_space, filter_name)
+            case ChangeSender():
+                await self._change_sender(change, filter_name)
+            case AddRecipient():
+                await self._add_recipient(change, filter_name)
+            case DeleteRecipient(text):
+                address = only_address(text)
+                if address:
+                    self.draft.delete_recipient(address)
+        return None
+
+    def _change_header(
+        self, change: AddHeader | InsertHeader | ChangeHeader, leading_space: bool, filter_name: str
+    ) -> None:
+        headers = self.draft.headers
+        place = headers.find(change.name, change.index) if isinstance(change, ChangeHeader) else None
+        if isinstance(change, ChangeHeader) and not change.value:
+            if place is not None:
+                headers.replace(place, None)
+            return
+        header = make_header(change.name, change.value, leading_space)
+        if header is None:
+            self._warn(
+                "{queue_id}: milter {milter}: ignoring a header with the bad name {name}",
+                filter_name,
+                name=change.name[:100],
+            )
+            return
+        if self.check is not None:
+            checked = self.check(header[:-1])
+            if checked is None:
+                return
+            header = checked + b"\n"
+        if not header.isascii():
+            self.draft.eight_bit = True
+        if isinstance(change, InsertHeader):
+            headers.insert(change.index, header)
+        elif place is not None:
+            headers.replace(place, header)
+        else:
+            headers.add(header)
+
+    async def _change_sender(self, change: ChangeSender, filter_name: str) -> None:
+        self._no_arguments(change.arguments, filter_name)
+        address = only_address(change.address)
+        if address is None:
+            self._warn(
+                "{queue_id}: milter {milter}: ignoring the bad sender address {address}",
+                filter_name,
+                address=change.address[:200],
+            )
+        else:
+            self.sender = await self.complete(address) if address else b""
+
+    async def _add_recipient(self, change: AddRecipient, filter_name: str) -> None:
+        self._no_arguments(change.arguments, filter_name)
+        address = only_address(change.address)
+        if address == b"":
+            self._warn("{queue_id}: ignoring attempt from Milter to add null recipient", filter_name)
+        elif address is None:
+            self._warn(
+                "{queue_id}: milter {milter}: ignoring the bad recipient address {address}",
+                filter_name,
+                address=change.address[:200],
+            )
+        else:
+            for pair in await self.expand(address):
+                self.draft.add_recipient(*pair)
+
+    def _no_arguments(self, arguments: tuple[bytes, ...], filter_name: str) -> None:
+        for argument in arguments:
+            if argument:
+                self._warn(
+                    '{queue_id}: ignoring ESMTP argument from Milter {milter}: "{argument}"',
+                    filter_name,
+                    argument=argument[:200],
+                )
+
+    def _warn(self, text: str, filter_name: str, **fields: object) -> None:
+        log.warn(text, queue_id=self.queue_id, milter=filter_name, **fields)
+
+
+async def room(waiting: Deferred[None] | None) -> None:
+    """
+    Wait until there is room for more, if that is necessary.
+    """
+    if waiting is not None:
+        await waiting
+
+
+def only_address(text: bytes) -> bytes | None:
+    """
+    @param text: an address as filters give it, with or without angle brackets.
+    @return: in internal form, C{b""} for the null address; L{None} when that is none, or it holds control
+        characters. Of several it is the first.
+    """
+    text = text.strip()
+    if text in (b"", b"<>"):
+        return b""
+    if _CONTROLS.search(text):
+        return None
+    parsed = parse_addresses(text)
+    if parsed is None or not parsed.addresses:
+        return None
+    return parsed.addresses[0]

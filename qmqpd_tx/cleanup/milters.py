@@ -1,0 +1,445 @@
+"""
+Mail filters (milters) between a message and the queue.
+
+Takes a message as the real writer would, keeps it, and with L{MilterStage.commit} asks the filters; then
+writes what they have left of it, and commits that: in C{hold}, if a filter or a check says so. Gives L{None}
+for a message that is accepted and thrown away. Nothing is durable before the real writer's commit. Fails with
+L{IntakeError<qmqpd_tx.interfaces.IntakeError>} when the message is refused, and with what the real writer
+fails with. Answers to cleanup(8) with C{non_smtpd_milters}, watched in a running Postfix.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import re
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from attrs import evolve, field, frozen
+from twisted.internet.defer import Deferred, fail
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from qmqpd_tx.address.syntax import quote_address
+from qmqpd_tx.cleanup.milter_changes import Changes, CheckHeader, CompleteSender, Expand, room
+from qmqpd_tx.cleanup.verdict import Verdict
+from qmqpd_tx.eager import eager
+from qmqpd_tx.events import Logger
+from qmqpd_tx.interfaces import (
+    CommitAbandoned,
+    IConfig,
+    IMessageWriter,
+    InsufficientSpace,
+    IntakeError,
+    IStoredMessage,
+    SpoolError,
+    TableError,
+)
+from qmqpd_tx.message import CONTENT_FILTER, ClientInfo, Envelope, Queue, QueueID
+from qmqpd_tx.milter import (
+    Change,
+    Connect,
+    ContentKeeper,
+    Decision,
+    DefaultAction,
+    Draft,
+    Event,
+    InThread,
+    MilterSession,
+    MilterSettings,
+    Visitor,
+    reactor_connect,
+)
+from qmqpd_tx.milter import Verdict as FilterVerdict
+
+log = Logger(namespace="qmqpd_tx.cleanup")
+
+STAGE_NAMES: Mapping[Event, str] = {
+    Event.CONNECT: "CONNECT",
+    Event.HELO: "EHLO",
+    Event.MAIL: "MAIL",
+    Event.RCPT: "RCPT",
+    Event.DATA: "DATA",
+    Event.END_OF_MESSAGE: "END-OF-MESSAGE",
+}
+"""What the log calls the events."""
+
+_RECEIVED = re.compile(rb"(?i:received):[^\n]*\n(?:[ \t][^\n]*\n)*")
+
+
+@frozen(kw_only=True)
+class Milters:
+    """
+    The filters of one configuration.
+
+    @ivar settings: which filters there are.
+    @ivar connect: opens connections to them.
+    @ivar in_thread: does what waits for a disk; L{None}: all is kept in memory.
+    @ivar directory: for files of large messages that wait for filters.
+    @ivar buffer_limit: how much of a message waits in memory, bytes.
+    @ivar header_limit: the longest header section that filters are shown, bytes.
+    @ivar size_limit: how long a body may become, bytes; 0: any length.
+    """
+
+    settings: MilterSettings
+    connect: Connect
+    in_thread: InThread | None = None
+    directory: str = ""
+    buffer_limit: int = 262144
+    header_limit: int = 1048576
+    size_limit: int = 0
+    active: bool = field(init=False)
+    """Whether there are any filters: if not, no message needs a L{stage}."""
+
+    @active.default
+    def _is_active(self) -> bool:
+        return bool(self.settings.filters)
+
+    @classmethod
+    def from_config(
+        cls,
+        config: IConfig,
+        reactor: Any,
+        in_thread: InThread | None = None,
+        connect: Connect | None = None,
+    ) -> Milters:
+        """
+        @param config: the configuration.
+        @param reactor: for connections and time.
+        @param in_thread: as C{deferToThread}.
+        @param connect: opens connections; by default with the reactor.
+        @raise ConfigError: it cannot be used.
+        """
+        settings = MilterSettings.from_config(config)
+        return cls(
+            settings=settings,
+            connect=connect or reactor_connect(reactor, settings.packet_limit),
+            in_thread=in_thread,
+            directory=config.string("queue_directory"),
+            buffer_limit=config.integer("milter_buffer_limit"),
+            header_limit=config.integer("milter_header_section_limit"),
+            size_limit=config.integer("message_size_limit"),
+        )
+
+    def stage(
+        self,
+        writer: IMessageWriter,
+        *,
+        client: ClientInfo | None,
+        complete: CompleteSender,
+        expand: Expand,
+        check: CheckHeader | None = None,
+        verdict: Verdict | None = None,
+    ) -> MilterStage:
+        """
+        @param writer: the real writer of a message.
+        @param client: who brought it; L{None} for mail made here.
+        @param complete: for a sender that a filter gives.
+        @param expand: for a recipient that a filter adds.
+        @param check: looks at headers that filters add or change.
+        @param verdict: what C{check} writes into: one for itself.
+        @return: what to write to instead.
+        """
+        return MilterStage(self, writer, client, complete, expand, check, verdict or Verdict())
+
+
+class StageState(enum.Enum):
+    """How far a message is."""
+
+    OPEN = "open"
+    FILTERING = "filtering"
+    COMMITTING = "committing"
+    DONE = "done"
+
+
+@implementer(IMessageWriter)
+class MilterStage:
+    """
+    One message on its way through the filters. See L{IMessageWriter}, and L{announce}.
+
+    @ivar queue_id: its name.
+    """
+
+    def __init__(
+        self,
+        milters: Milters,
+        writer: IMessageWriter,
+        client: ClientInfo | None,
+        complete: CompleteSender,
+        expand: Expand,
+        check: CheckHeader | None,
+        verdict: Verdict,
+    ) -> None:
+        self.queue_id: QueueID = writer.queue_id
+        self._milters = milters
+        self._writer = writer
+        self._client = client
+        self._expand = expand
+        self._verdict = verdict
+        self._draft = Draft(self._keeper, milters.header_limit)
+        self._changes = Changes(
+            queue_id=writer.queue_id,
+            draft=self._draft,
+            complete=complete,
+            expand=expand,
+            check=check,
+            size_limit=milters.size_limit,
+        )
+        self._state = StageState.OPEN
+        self._envelope: Envelope | None = None
+        self._session: MilterSession | None = None
+        self._result: Deferred[IStoredMessage | None] | None = None
+        self._last_recipient: bytes | None = None
+
+    @property
+    def size(self) -> int:
+        """See L{IMessageWriter}."""
+        base: int = self._writer.size
+        return base + self._draft.size
+
+    def write(self, data: bytes) -> Deferred[None] | None:
+        """See L{IMessageWriter.write}."""
+        return self._draft.write(data) if self._state is StageState.OPEN else None
+
+    def envelope(self, envelope: Envelope, top: bytes) -> None:
+        """
+        See L{IMessageWriter.envelope}. A Received header at the start of C{top} is not shown to filters.
+        """
+        if self._state is StageState.OPEN:
+            received = _RECEIVED.match(top)
+            self._envelope = envelope
+            self._draft.seal(top, 0 if received is None else received.end())
+
+    def announce(self, address: bytes | None) -> Deferred[None] | None:
+        """
+        Say what filters are to hear of the recipients that follow, up to the next announcement: the address
+        that the client gave, complete, but not yet expanded. Without announcements they hear of every
+        recipient.
+
+        @param address: in internal form; L{None}: filters do not hear of them.
+        @return: as L{write}.
+        """
+        return self._draft.announce(address) if self._state is StageState.OPEN else None
+
+    def recipient(self, address: bytes, original: bytes) -> Deferred[None] | None:
+        """See L{IMessageWriter.recipient}."""
+        return self._draft.recipient(address, original) if self._state is StageState.OPEN else None
+
+    def commit(self, queue: Queue = Queue.INCOMING) -> Deferred[IStoredMessage | None]:
+        """
+        See L{IMessageWriter.commit}; gives L{None} when the message is to be thrown away.
+        """
+        if self._state is not StageState.OPEN:
+            return fail(CommitAbandoned(f"{self.queue_id}: commit: the message was aborted"))
+        result: Deferred[IStoredMessage | None] = Deferred(lambda _: self.abort())
+        self._result = result
+        self._state = StageState.FILTERING
+        eager(self._filter(queue), self._succeeded, self._failed)
+        return result
+
+    def abort(self) -> None:
+        """See L{IMessageWriter.abort}."""
+        if self._state is StageState.DONE:
+            return
+        self._close()
+        self._writer.abort()
+        result, self._result = self._result, None
+        if result is not None:
+            result.errback(CommitAbandoned(f"{self.queue_id}: commit: abandoned"))
+
+    # --- the end --------------------------------------------------------------------------------------
+
+    def _close(self) -> None:
+        self._state = StageState.DONE
+        if self._session is not None:
+            self._session.end()
+        self._draft.close()
+
+    def _succeeded(self, stored: IStoredMessage | None) -> None:
+        self._close()
+        result, self._result = self._result, None
+        if result is not None:
+            result.callback(stored)
+        elif stored is not None:
+            stored.close()
+
+    def _failed(self, failure: Failure) -> None:
+        # An abort has said what there is to say.
+        if self._state is StageState.DONE:
+            return
+        self._close()
+        self._writer.abort()
+        result, self._result = self._result, None
+        if result is not None:
+            result.errback(_reported(failure, self.queue_id))
+
+    def _keeper(self) -> ContentKeeper:
+        milters = self._milters
+        return ContentKeeper(milters.buffer_limit, milters.directory, milters.in_thread)
+
+    # --- filtering ------------------------------------------------------------------------------------
+
+    async def _filter(self, queue: Queue) -> IStoredMessage | None:
+        if self._draft.oversized:
+            hold = self._too_long()
+        else:
+            client = self._client
+            visitor = Visitor()
+            if client is not None:
+                visitor = Visitor(
+                    client.name.encode("ascii", "replace"), client.address.encode("ascii", "replace")
+                )
+            milters = self._milters
+            self._session = session = MilterSession(milters.settings, milters.connect, visitor, self)
+            decided = await session.run()
+            if decided is not None and decided.decision is Decision.REJECT:
+                raise self._refusal(decided)
+            if decided is not None:
+                self._log(
+                    decided.decision.value, decided.event, f"milter triggers {decided.decision.name} action"
+                )
+            if decided is not None and decided.decision is Decision.DISCARD:
+                self._writer.abort()
+                return None
+            hold = decided is not None
+        verdict = self._verdict
+        if verdict.error is not None:
+            raise verdict.error
+        if verdict.discard:
+            self._writer.abort()
+            return None
+        if self._state is not StageState.FILTERING:
+            raise CommitAbandoned(f"{self.queue_id}: commit: abandoned")
+        return await self._store(Queue.HOLD if hold or verdict.hold else queue)
+
+    def _too_long(self) -> bool:
+        """
+        Filters cannot be asked about a header section like this one.
+
+        @return: whether the message is to be held.
+        """
+        limit = self._milters.header_limit
+        log.warn(
+            "{queue_id}: the header section is longer than milter_header_section_limit ({limit} bytes): "
+            "mail filters are not asked",
+            queue_id=self.queue_id,
+            limit=limit,
+        )
+        actions = {each.default_action for each in self._milters.settings.filters}
+        if actions & {DefaultAction.REJECT, DefaultAction.TEMPFAIL}:
+            raise IntakeError(True, "5.3.4", "Error: 5.3.4 message header section too large for mail filters")
+        return DefaultAction.QUARANTINE in actions
+
+    def _refusal(self, verdict: FilterVerdict) -> IntakeError:
+        """
+        @return: what the client is told.
+        """
+        text = verdict.text.decode("ascii", "replace")
+        self._log("reject", verdict.event, verdict.text)
+        if verdict.event is Event.RCPT:
+            log.warn(
+                "{queue_id}: milter configuration error: can't reject recipient in non-smtpd(8) submission",
+                queue_id=self.queue_id,
+            )
+            log.warn("{queue_id}: message not accepted, try again later", queue_id=self.queue_id)
+            return IntakeError(False, "4.3.5", "Error: 4.3.5 Server configuration error")
+        status = re.match(r"[45]\.\d{1,3}\.\d{1,3}(?= |$)", text, re.ASCII)
+        dsn = status.group() if status is not None else ("5.7.1" if verdict.permanent else "4.7.1")
+        return IntakeError(verdict.permanent, dsn, f"Error: {text}")
+
+    def _log(self, action: str, event: Event, reason: str | bytes) -> None:
+        client = self._client
+        sender = self._envelope.sender if self._envelope is not None else b""
+        text = "{queue_id}: milter-{action}: {stage} from {client}: {reason}; from=<{sender}>"
+        if self._last_recipient is not None:
+            text += " to=<{recipient}>"
+            if client is not None:
+                text += " proto={protocol}"
+        log.info(
+            text,
+            queue_id=self.queue_id,
+            action=action,
+            stage=STAGE_NAMES.get(event, "END-OF-MESSAGE"),
+            client="local" if client is None else client.label(),
+            reason=reason,
+            sender=quote_address(sender),
+            recipient=self._last_recipient,
+            protocol="" if client is None else client.protocol,
+        )
+
+    async def _store(self, queue: Queue) -> IStoredMessage | None:
+        """
+        Write what is left of the message, and commit it.
+        """
+        draft, writer, envelope, verdict = self._draft, self._writer, self._envelope, self._verdict
+        assert envelope is not None
+        if verdict.redirect:
+            draft.redirect(await self._expand(verdict.redirect))
+        for address in verdict.bcc:
+            for pair in await self._expand(address):
+                draft.add_recipient(*pair)
+        if verdict.content_filter:
+            attributes = {**envelope.attributes, CONTENT_FILTER: verdict.content_filter}
+            envelope = evolve(envelope, attributes=attributes)
+        if self._changes.sender is not None:
+            envelope = evolve(envelope, sender=self._changes.sender)
+        if draft.eight_bit and not envelope.eight_bit:
+            envelope = evolve(envelope, eight_bit=True)
+        async for piece in draft.rest():
+            await room(writer.write(piece))
+        writer.envelope(envelope, draft.section())
+        count = 0
+        async for address, original in draft.recipients():
+            count += 1
+            await room(writer.recipient(address, original))
+        if not count:
+            log.info("{queue_id}: removed: mail filters have left no recipient", queue_id=self.queue_id)
+            writer.abort()
+            return None
+        self._state = StageState.COMMITTING
+        stored: IStoredMessage = await writer.commit(queue)
+        return stored
+
+    # --- what filters see and do: FilteredMessage -----------------------------------------------------
+
+    def shown_sender(self) -> bytes:
+        """See L{FilteredMessage<qmqpd_tx.milter.FilteredMessage>}, as for the methods that follow."""
+        return b"" if self._envelope is None else quote_address(self._envelope.sender)
+
+    async def shown_recipients(self) -> AsyncIterator[bytes]:
+        """The recipients, as filters hear of them."""
+        async for address in self._draft.heard():
+            shown = quote_address(address)
+            self._last_recipient = shown
+            yield shown
+
+    def shown_headers(self) -> list[tuple[bytes, bytes]]:
+        """The headers but our own."""
+        return self._draft.headers.shown()
+
+    def body(self) -> AsyncIterator[bytes]:
+        """The body."""
+        return self._draft.body()
+
+    async def apply(self, change: Change, leading_space: bool, filter_name: str) -> FilterVerdict | None:
+        """Do what a filter wants."""
+        return await self._changes.apply(change, leading_space, filter_name)
+
+    def finished(self, properly: bool) -> None:
+        """A filter is done."""
+        self._draft.replaced(properly)
+
+
+def _reported(failure: Failure, queue_id: QueueID) -> BaseException | Failure:
+    """
+    @return: what is told of a failure.
+    """
+    error = failure.value
+    if isinstance(error, TableError):
+        log.warn("{queue_id}: {reason}", queue_id=queue_id, reason=str(error))
+        return IntakeError(False, "4.3.0", "Error: queue file write error")
+    if isinstance(error, OSError) and not isinstance(error, SpoolError):
+        text = f"{queue_id}: keep a message for mail filters: {error}"
+        return InsufficientSpace(text) if error.errno in (errno.ENOSPC, errno.EDQUOT) else SpoolError(text)
+    return failure

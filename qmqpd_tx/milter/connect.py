@@ -1,0 +1,59 @@
+"""
+Opening connections to filters with a reactor.
+
+Takes where a filter listens; gives a Deferred with a connection. Host names are looked up by the reactor. It
+fails with what the reactor says within the time limit.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    UNIXClientEndpoint,
+)
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import Factory
+
+from qmqpd_tx.milter.connection import MilterConnection
+from qmqpd_tx.milter.filter import Connect, Conversation
+from qmqpd_tx.milter.settings import FilterSettings
+
+
+def reactor_connect(reactor: Any, packet_limit: int) -> Connect:
+    """
+    @param reactor: for time, TCP, sockets in the file system and names.
+    @param packet_limit: the longest packet that a filter may send, in bytes.
+    @return: what L{MilterSession<qmqpd_tx.milter.session.MilterSession>} opens connections with.
+    """
+
+    def connect(settings: FilterSettings) -> Deferred[Conversation]:
+        factory = Factory.forProtocol(lambda: MilterConnection(reactor, packet_limit))
+        factory.noisy = False
+        return cast("Deferred[Conversation]", endpoint(reactor, settings).connect(factory))
+
+    return connect
+
+
+def endpoint(reactor: Any, settings: FilterSettings) -> IStreamClientEndpoint:
+    """
+    @return: where to connect to.
+    """
+    address, timeout = settings.address, settings.connect_timeout
+    found: IStreamClientEndpoint
+    if address.path:
+        found = UNIXClientEndpoint(reactor, address.path, timeout)  # type: ignore[no-untyped-call]
+    elif isIPAddress(address.host):
+        found = TCP4ClientEndpoint(reactor, address.host, address.port, timeout)
+    elif isIPv6Address(address.host):
+        found = TCP6ClientEndpoint(  # type: ignore[no-untyped-call]
+            reactor, address.host, address.port, timeout
+        )
+    else:
+        found = HostnameEndpoint(reactor, address.host, address.port, timeout)
+    return found

@@ -1,0 +1,287 @@
+"""
+A message that waits for the filters: its headers, its body, its recipients, and what becomes of them.
+
+Takes content and recipients as they come; gives them back with the changes. What is large is in
+L{ContentKeeper}s, so that memory is bounded: the header section (up to a limit of its own, above which
+filters cannot be asked), a buffer of the body, a buffer of the recipients, and what filters add. Nothing is
+durable. Fails with C{OSError} when the disk does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable
+
+from twisted.internet.defer import Deferred
+
+from qmqpd_tx.milter.headers import HeaderList
+from qmqpd_tx.milter.keep import ContentKeeper
+from qmqpd_tx.netstring import NetstringReader, encode, encoded_size
+
+_LINE_END = re.compile(rb"\r\n?|\n")
+_MAXIMAL_ADDRESS = 2**31
+_HEARD, _UNHEARD, _RECIPIENT = b"A", b"-", b"R"
+
+
+class Draft:
+    """
+    @ivar headers: the header section; before L{seal}, and of an L{oversized} message, an empty one.
+    @ivar oversized: whether the header section is longer than the limit.
+    @ivar eight_bit: whether filters brought bytes above 127.
+    @ivar size: how many bytes of content and recipients there are, more or less as a queue file counts them.
+    """
+
+    __slots__ = (
+        "_added",
+        "_body",
+        "_deleted",
+        "_front",
+        "_head",
+        "_header_limit",
+        "_keeper",
+        "_last",
+        "_recipients",
+        "_replaced",
+        "eight_bit",
+        "headers",
+        "oversized",
+        "size",
+    )
+
+    def __init__(self, keeper: Callable[[], ContentKeeper], header_limit: int) -> None:
+        """
+        @param keeper: makes a place for content.
+        @param header_limit: the longest header section that filters are shown, in bytes.
+        """
+        self.headers = HeaderList(b"", b"")
+        self.oversized = False
+        self.eight_bit = False
+        self.size = 0
+        self._keeper = keeper
+        self._header_limit = header_limit
+        self._head: bytearray | None = bytearray()
+        self._body = keeper()
+        self._recipients = keeper()
+        self._replaced: ContentKeeper | None = None
+        self._front = b""
+        self._last = b""
+        self._deleted: set[bytes] = set()
+        self._added: dict[tuple[bytes, bytes], None] = {}
+
+    # --- as it comes ----------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> Deferred[None] | None:
+        """
+        Take content.
+
+        @return: L{None}, or a Deferred that fires when there is room for more.
+        """
+        self.size += len(data)
+        head = self._head
+        if head is None:
+            return self._body.append(data)
+        start = max(0, len(head) - 1)
+        head += data
+        if not head.startswith(b"\n"):
+            end = head.find(b"\n\n", start)
+            if end < 0:
+                if len(head) > self._header_limit:
+                    self.oversized = True
+                    return self._split(0)
+                return None
+            return self._split(end + 1)
+        return self._split(0)
+
+    def _split(self, end: int) -> Deferred[None] | None:
+        head = self._head
+        assert head is not None
+        self._head = None
+        if end:
+            self.headers = HeaderList(b"", bytes(head[:end]))
+        return self._body.append(bytes(head[end:]))
+
+    def seal(self, top: bytes, hidden: int) -> None:
+        """
+        The content has ended.
+
+        @param top: what comes before it.
+        @param hidden: how many bytes of that filters do not see.
+        """
+        self.size += len(top)
+        if self._head is not None:
+            # There is no body at all.
+            self._split(len(self._head) if not self._head.startswith(b"\n") else 0)
+        section = self.headers.joined()
+        if self.oversized or len(top) + len(section) > self._header_limit:
+            self.oversized = True
+            self._front = top + section
+        else:
+            self.headers = HeaderList(top[:hidden], top[hidden:] + section)
+
+    def section(self) -> bytes:
+        """
+        @return: the header section as it is now, ending with a newline; L{rest} follows.
+        """
+        return self._front if self.oversized else self.headers.joined()
+
+    def announce(self, address: bytes | None) -> Deferred[None] | None:
+        """
+        @param address: what filters hear of the recipients that follow; L{None}: nothing.
+        """
+        return self._recipients.append(encode(_UNHEARD if address is None else _HEARD + address))
+
+    def recipient(self, address: bytes, original: bytes) -> Deferred[None] | None:
+        """
+        @param address: where to deliver to.
+        @param original: as it was given.
+        """
+        self.size += encoded_size(len(address)) + encoded_size(len(original)) + 4
+        return self._recipients.append(encode(_RECIPIENT + address) + encode(original))
+
+    def close(self) -> None:
+        """
+        Forget it all. Safe to call twice.
+        """
+        self._body.close()
+        self._recipients.close()
+        if self._replaced is not None:
+            self._replaced.close()
+
+    # --- as filters see it ----------------------------------------------------------------------------
+
+    async def heard(self) -> AsyncIterator[bytes]:
+        """
+        @return: the recipients that filters hear of: those that were announced; without any announcement,
+            all.
+        """
+        announced = False
+        async for kind, address, _ in self._records():
+            if kind == _HEARD:
+                announced = True
+                yield address
+            elif kind == _UNHEARD:
+                announced = True
+            elif not announced:
+                yield address
+
+    async def body(self) -> AsyncIterator[bytes]:
+        """
+        @return: the body without the empty line before it, in pieces.
+        """
+        async for piece in self._body.pieces(1):
+            yield piece
+
+    # --- changing it ----------------------------------------------------------------------------------
+
+    def replace_body(self, data: bytes) -> Deferred[None] | None:
+        """
+        Take the next piece of another body, which becomes the body with L{replaced}.
+
+        @param data: its lines end in CR LF, CR or LF.
+        @return: L{None}, or a Deferred that fires when there is room for more.
+        """
+        if self._replaced is None:
+            self._replaced = self._keeper()
+            self._last = b"\n"
+            self._replaced.append(b"\n")
+        if not data:
+            return None
+        if not self.eight_bit and not data.isascii():
+            self.eight_bit = True
+        if self._last == b"\r" and data.startswith(b"\n"):
+            # The CR has become a line end already.
+            data = data[1:]
+            self._last = b"\n"
+        if not data:
+            return None
+        self._last = data[-1:]
+        return self._replaced.append(_LINE_END.sub(b"\n", data))
+
+    def replaced(self, properly: bool) -> None:
+        """
+        A filter is done: what it gave by L{replace_body}, if anything, is the body now.
+
+        @param properly: whether that is all of it; if not, the body stays what it was.
+        """
+        replacement, self._replaced = self._replaced, None
+        if replacement is None:
+            return
+        if not properly:
+            replacement.close()
+            return
+        if self._last not in (b"\n", b"\r"):
+            replacement.append(b"\n")
+        self.size += replacement.size - self._body.size
+        self._body.close()
+        self._body = replacement
+
+    @property
+    def replacement_size(self) -> int:
+        """How long the other body is, in bytes, so far."""
+        return 0 if self._replaced is None else self._replaced.size
+
+    def add_recipient(self, address: bytes, original: bytes) -> None:
+        """
+        @param address: where to deliver to, too.
+        @param original: as the filter gave it.
+        """
+        self._added[address, original] = None
+
+    def delete_recipient(self, address: bytes) -> None:
+        """
+        @param address: as it was given at first, or as filters heard of it.
+        """
+        self._deleted.add(address)
+        for pair in [pair for pair in self._added if pair[1] == address]:
+            del self._added[pair]
+
+    def redirect(self, recipients: list[tuple[bytes, bytes]]) -> None:
+        """
+        @param recipients: who gets it instead of everybody else.
+        """
+        self._recipients.close()
+        self._recipients = self._keeper()
+        self._added = dict.fromkeys(recipients)
+
+    # --- as it is stored ------------------------------------------------------------------------------
+
+    async def rest(self) -> AsyncIterator[bytes]:
+        """
+        @return: what follows the header section, in pieces.
+        """
+        async for piece in self._body.pieces():
+            yield piece
+
+    async def recipients(self) -> AsyncIterator[tuple[bytes, bytes]]:
+        """
+        @return: address and original of each recipient.
+        """
+        deleted = self._deleted
+        added = dict(self._added)
+        heard = b""
+        async for kind, address, original in self._records():
+            if kind == _HEARD:
+                heard = address
+            elif kind == _UNHEARD:
+                heard = b""
+            elif original in deleted or (heard or address) in deleted:
+                continue
+            else:
+                if added:
+                    added.pop((address, original), None)
+                yield address, original
+        for pair in added:
+            yield pair
+
+    async def _records(self) -> AsyncIterator[tuple[bytes, bytes, bytes]]:
+        reader = NetstringReader(_MAXIMAL_ADDRESS)
+        pending: bytes | None = None
+        async for piece in self._recipients.pieces():
+            for record in reader.feed(piece):
+                if pending is not None:
+                    yield _RECIPIENT, pending, record
+                    pending = None
+                elif record[:1] == _RECIPIENT:
+                    pending = record[1:]
+                else:
+                    yield record[:1], record[1:], b""

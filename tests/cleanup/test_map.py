@@ -1,0 +1,252 @@
+"""
+Canonical mapping and masquerading, by class of address. Expectations were watched in a running Postfix.
+"""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from qmqpd_tx.cleanup.masquerade import Masquerade
+from qmqpd_tx.interfaces import ConfigError, TableError
+from tests.cleanup.maps import header, inline, maps, recipients, sender, warnings
+
+NAMES = st.sampled_from([f"n{number}@x.test" for number in range(6)])
+
+
+class CanonicalTests(SynchronousTestCase):
+    """C{canonical_maps} and its relatives."""
+
+    def test_everywhere(self) -> None:
+        """
+        By default all addresses of a message are mapped.
+        """
+        made = maps(canonical_maps=inline({"a@x.test": "b@y.test"}))
+        self.assertEqual(sender(made, b"a@x.test"), b"b@y.test")
+        self.assertEqual(recipients(made, b"A@X.test"), [(b"b@y.test", b"A@X.test")])
+        self.assertEqual(header(made, b"To: N <a@x.test>,   c@x.test"), b"To: N <b@y.test>, c@x.test")
+        self.assertEqual(header(made, b"From:  a@x.test"), b"From: b@y.test")
+        self.assertEqual(header(made, b"X-To: a@x.test"), b"X-To: a@x.test")
+
+    def test_spacing_stays(self) -> None:
+        """
+        A header without a mapped address is not touched, the second time either.
+        """
+        made = maps(canonical_maps=inline({"a@x.test": "b@y.test"}))
+        line = b'To:  "a@x.test"   <c@x.test> ,d@x.test'
+        for _ in range(2):
+            self.assertEqual(header(made, line), line)
+
+    def test_classes(self) -> None:
+        """
+        Each class parameter limits its own maps.
+        """
+        made = maps(
+            canonical_maps=inline({"a@x.test": "both@y.test"}),
+            canonical_classes="header_sender, envelope_recipient",
+            sender_canonical_maps=inline({"a@x.test": "s@y.test"}),
+            sender_canonical_classes="envelope_sender",
+            recipient_canonical_maps=inline({"a@x.test": "r@y.test"}),
+            recipient_canonical_classes="header_recipient",
+        )
+        self.assertEqual(sender(made, b"a@x.test"), b"s@y.test")
+        self.assertEqual(recipients(made, b"a@x.test"), [(b"both@y.test", b"a@x.test")])
+        self.assertEqual(header(made, b"From: a@x.test"), b"From: both@y.test")
+        self.assertEqual(header(made, b"Cc: a@x.test"), b"Cc: r@y.test")
+
+    def test_specific_first(self) -> None:
+        """
+        The maps for senders or recipients come before those for both, which see their result.
+        """
+        made = maps(
+            sender_canonical_maps=inline({"a@x.test": "s@y.test"}),
+            canonical_maps=inline({"a@x.test": "wrong@y.test", "s@y.test": "right@y.test"}),
+        )
+        self.assertEqual(sender(made, b"a@x.test"), b"right@y.test")
+
+    def test_unknown_class(self) -> None:
+        """
+        A class that there is not is an error.
+        """
+        self.assertRaises(ConfigError, maps, canonical_classes="envelope_senders")
+        self.assertRaises(ConfigError, maps, sender_canonical_classes="envelope_recipient")
+        self.assertRaises(ConfigError, maps, masquerade_classes="all")
+
+    def test_results(self) -> None:
+        """
+        Results are completed, unquoted, and keep the extension that the key left out.
+        """
+        table = {
+            "a@x.test": "bare",
+            "b@x.test": '"q q"@y.test',
+            "c@x.test": "Name <n@y.test>",
+            "@d.test": "@e.test",
+        }
+        made = maps(canonical_maps=inline(table))
+        for address, expected in {
+            b"a@x.test": b"bare@origin.test",
+            b"a+e@x.test": b"bare+e@origin.test",
+            b"b+e@x.test": b"q q+e@y.test",
+            b"c@x.test": b"n@y.test",
+            b"z+e@d.test": b"z+e@e.test",
+        }.items():
+            self.assertEqual(sender(made, address), expected)
+        made = maps(canonical_maps=inline(table), propagate_unmatched_extensions="virtual")
+        self.assertEqual(sender(made, b"a+e@x.test"), b"bare@origin.test")
+        self.assertEqual(sender(made, b"z+e@d.test"), b"z+e@e.test")
+
+    def test_several_results(self) -> None:
+        """
+        Of several addresses the first is taken, with a warning for each look-up.
+        """
+        made = maps(canonical_maps=inline({"a@x.test": "b@y.test, c@y.test"}))
+        for _ in range(2):
+            with warnings() as seen:
+                self.assertEqual(sender(made, b"a@x.test"), b"b@y.test")
+            self.assertEqual(seen, ["ID: multi-valued canonical_maps entry for a@x.test"])
+
+    def test_depth(self) -> None:
+        """
+        Ten steps, and then it stays where it is, with a warning.
+        """
+        made = maps(canonical_maps=inline({f"c{n}@x.test": f"c{n + 1}@x.test" for n in range(12)}))
+        with warnings() as seen:
+            self.assertEqual(sender(made, b"c3@x.test"), b"c12@x.test")
+            self.assertEqual(seen, [])
+            self.assertEqual(sender(made, b"c0@x.test"), b"c10@x.test")
+        self.assertEqual(
+            seen,
+            [
+                "ID: unreasonable canonical_maps map nesting for c10@x.test"
+                " -- message not accepted, try again later"
+            ],
+        )
+
+    def test_itself(self) -> None:
+        """
+        An address that is mapped to itself ends the search; its spelling is the table's.
+        """
+        made = maps(canonical_maps=inline({"a@x.test": "A@X.test"}))
+        with warnings() as seen:
+            self.assertEqual(sender(made, b"a@x.test"), b"A@X.test")
+        self.assertEqual(seen, [])
+
+    def test_no_address(self) -> None:
+        """
+        A value that is no address is a table error, logged with what it was asked for.
+        """
+        made = maps(canonical_maps=inline({"a@x.test": "(nobody)"}))
+        with warnings() as seen:
+            self.assertRaises(TableError, sender, made, b"a@x.test")
+        self.assertEqual(
+            seen,
+            [
+                'ID: canonical_maps lookup of a@x.test returns non-address result "(nobody)"',
+                "ID: canonical_maps map lookup problem for a@x.test -- message not accepted, try again later",
+            ],
+        )
+
+    def test_null_sender(self) -> None:
+        """
+        The null sender is not mapped, whatever it is called.
+        """
+        made = maps(canonical_maps=inline({"@origin.test": "catch@x.test"}))
+        self.assertEqual(sender(made, b""), b"")
+        self.assertEqual(sender(made, b"Mailer-Daemon"), b"")
+        self.assertEqual(recipients(made, b""), [(b"catch@x.test", b"")])
+
+    def test_remote_headers(self) -> None:
+        """
+        Headers of mail from elsewhere are completed with another domain, or not touched; envelopes are ours.
+        """
+        made = maps(canonical_maps=inline({"a@x.test": "b", "foo@else.test": "found@y.test"}))
+        remote = made.variant(remote_domain="else.test")
+        self.assertEqual(
+            header(remote, b"To: joe, foo, a@x.test"), b"To: joe@else.test, found@y.test, b@origin.test"
+        )
+        self.assertEqual(sender(remote, b"joe"), b"joe@origin.test")
+        untouched = made.variant(remote_domain="")
+        self.assertEqual(header(untouched, b"To: joe, a@x.test"), b"To: joe, a@x.test")
+        self.assertEqual(sender(untouched, b"a@x.test"), b"b@origin.test")
+        self.assertFalse(untouched.maps_headers)
+        self.assertTrue(made.maps_headers)
+
+    def test_without_mappings(self) -> None:
+        """
+        Without mappings addresses are completed and nothing else.
+        """
+        made = maps(
+            canonical_maps=inline({"a@x.test": "b@y.test"}),
+            virtual_alias_maps=inline({"a@x.test": "b@y.test"}),
+            masquerade_domains="x.test",
+        ).variant(mappings=False)
+        self.assertEqual(sender(made, b"a@x.test"), b"a@x.test")
+        self.assertEqual(
+            recipients(made, b"a@x.test", b"joe"), [(b"a@x.test",) * 2, (b"joe@origin.test", b"joe")]
+        )
+        self.assertEqual(header(made, b"To: a@h.x.test, joe"), b"To: a@h.x.test, joe@origin.test")
+
+    def test_token_limit(self) -> None:
+        """
+        What is beyond the limit is dropped from a header that is rewritten, and only from such a one.
+        """
+        made = maps(canonical_maps=inline({"a@x.test": "b@y.test"}), header_address_token_limit="12")
+        self.assertEqual(header(made, b"To: a@x.test, c@x.test, d@x.test"), b"To: b@y.test, c@x.test, ")
+        self.assertEqual(
+            header(made, b"To: d@x.test,  c@x.test, a@x.test"), b"To: d@x.test,  c@x.test, a@x.test"
+        )
+
+    @given(st.dictionaries(NAMES, NAMES))
+    def test_ends(self, table: dict[str, str]) -> None:
+        """
+        Whatever the table, mapping ends, and a result that was not cut short is not mapped again.
+        """
+        if not table:
+            return
+        made = maps(canonical_maps=inline(table))
+        with warnings() as seen:
+            once = sender(made, b"n0@x.test")
+        if not seen:
+            self.assertEqual(sender(made, once), once)
+
+
+class MasqueradeTests(SynchronousTestCase):
+    """C{masquerade_domains}."""
+
+    def test_domains(self) -> None:
+        """
+        The first domain that fits counts; C{!} keeps; the result is in lower case.
+        """
+        hide = Masquerade([b"!no.ex.test", b"foo.ex.test", b"ex.test"])
+        for address, expected in {
+            b"u@A.B.EX.test": b"u@ex.test",
+            b"u@a.foo.ex.test": b"u@foo.ex.test",
+            b"u@foo.ex.test": b"u@foo.ex.test",
+            b"u@a.no.ex.test": b"u@a.no.ex.test",
+            b"u@no.ex.test": b"u@no.ex.test",
+            b"u@EX.test": b"u@EX.test",
+            b"u@xex.test": b"u@xex.test",
+            b"u": b"u",
+        }.items():
+            self.assertEqual(hide.apply(address), expected)
+
+    def test_exceptions(self) -> None:
+        """
+        Some users are shown as they are, in any case; an extension makes another user.
+        """
+        hide = Masquerade([b"ex.test"], [b"Root"])
+        self.assertEqual(hide.apply(b"ROOT@a.ex.test"), b"ROOT@a.ex.test")
+        self.assertEqual(hide.apply(b"root+x@a.ex.test"), b"root+x@ex.test")
+
+    def test_classes(self) -> None:
+        """
+        By default envelope recipients are left alone; mapping comes first.
+        """
+        made = maps(masquerade_domains="ex.test", canonical_maps=inline({"c@x.test": "d@b.ex.test"}))
+        self.assertEqual(sender(made, b"c@x.test"), b"d@ex.test")
+        self.assertEqual(recipients(made, b"c@x.test"), [(b"d@b.ex.test", b"c@x.test")])
+        self.assertEqual(header(made, b"To: u@a.ex.test"), b"To: u@ex.test")
+        made = maps(masquerade_domains="ex.test", masquerade_classes="envelope_recipient")
+        self.assertEqual(recipients(made, b"u@a.ex.test"), [(b"u@ex.test", b"u@a.ex.test")])
+        self.assertEqual(sender(made, b"u@a.ex.test"), b"u@a.ex.test")
