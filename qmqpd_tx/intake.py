@@ -24,15 +24,23 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.python.failure import Failure
 
-from qmqpd_tx.config import Config
+from qmqpd_tx.config import Config, MasterService
 from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import ConfigError, ICleanup
+from qmqpd_tx.qmqp.admission import ClientLists
+from qmqpd_tx.qmqp.clients import read_client_lists
 from qmqpd_tx.qmqp.endpoints import DEFAULT_SERVICE, endpoint_descriptions
 from qmqpd_tx.qmqp.hostnames import ClientNames
 from qmqpd_tx.qmqp.server import QMQPServerFactory, never
 from qmqpd_tx.tables import HostMatchList, OpenTable
 
 log = Logger(namespace="qmqpd_tx.master")
+
+CLEANUP = "cleanup"
+"""The name of the usual cleanup service, which needs no line in master.cf."""
+
+PROXIED = "haproxy:"
+"""How the description of an endpoint behind a proxy begins."""
 
 COMMAND_LINE = "--listen"
 """The name of the service that C{--listen} makes."""
@@ -50,14 +58,21 @@ class Intake:
     @ivar endpoints: Twisted endpoint descriptions.
     @ivar config: the configuration with the line's C{-o} overrides.
     @ivar max_connections: the line's process limit; 0 is none.
-    @ivar access: who may connect.
+    @ivar clients: who may connect, and as whom.
+    @ivar cleanup: the name of the cleanup service that it hands its mail to.
     """
 
     name: str
     endpoints: Sequence[str]
     config: Config
     max_connections: int
-    access: HostMatchList
+    clients: ClientLists
+    cleanup: str
+
+    @property
+    def service(self) -> str:
+        """Its name in the log: that in master.cf."""
+        return self.name.partition(" ")[0]
 
 
 def intakes(config: Config, listen: Sequence[str], open_table: OpenTable) -> Sequence[Intake]:
@@ -69,10 +84,10 @@ def intakes(config: Config, listen: Sequence[str], open_table: OpenTable) -> Seq
     """
     default_limit = config.integer("default_process_limit")
     if listen:
-        return [Intake(COMMAND_LINE, listen, config, default_limit, _access(config, open_table))]
+        return [_intake(COMMAND_LINE, listen, config, config, default_limit, open_table)]
     if not config.has_master_cf:
         endpoints = endpoint_descriptions(DEFAULT_SERVICE, config)
-        return [Intake(DEFAULT_SERVICE, endpoints, config, default_limit, _access(config, open_table))]
+        return [_intake(DEFAULT_SERVICE, endpoints, config, config, default_limit, open_table)]
     found = []
     for line in config.services:
         if line.command != "qmqpd":
@@ -80,17 +95,38 @@ def intakes(config: Config, listen: Sequence[str], open_table: OpenTable) -> Seq
         own = config.for_service(line)
         try:
             endpoints = endpoint_descriptions(line.name, own, line.type)
+            limit = default_limit if line.maxproc is None else line.maxproc
+            name = f"{line.name} {line.type}"
+            found.append(_intake(name, endpoints, config, own, limit, open_table))
         except ConfigError as problem:
             raise ConfigError(f"{line.where()}: {problem}") from None
-        limit = default_limit if line.maxproc is None else line.maxproc
-        found.append(Intake(f"{line.name} {line.type}", endpoints, own, limit, _access(own, open_table)))
     return found
 
 
-def _access(config: Config, open_table: OpenTable) -> HostMatchList:
-    parameter = "qmqpd_authorized_clients"
-    parents = config.words("parent_domain_matches_subdomains")
-    return HostMatchList(config.words(parameter), parameter, parameter in parents, open_table)
+def _intake(
+    name: str, endpoints: Sequence[str], config: Config, own: Config, limit: int, open_table: OpenTable
+) -> Intake:
+    """
+    @param config: the configuration of all.
+    @param own: that of this service.
+    """
+
+    def hosts(words: Sequence[str], parameter: str, parents: bool) -> HostMatchList:
+        return HostMatchList(words, parameter, parents, open_table)
+
+    cleanup = own.string("cleanup_service_name")
+    if cleanup != CLEANUP and not any(map(cleanup_named(cleanup), config.services)):
+        raise ConfigError(
+            f"cleanup_service_name = {cleanup}: master.cf has no cleanup service of that name"
+        )
+    return Intake(name, endpoints, own, limit, read_client_lists(own, hosts, open_table), cleanup)
+
+
+def cleanup_named(name: str) -> Callable[[MasterService], bool]:
+    """
+    @return: whether a line of master.cf is the cleanup service of this name.
+    """
+    return lambda line: line.name == name and line.command == "cleanup"
 
 
 class Listeners:
@@ -106,6 +142,8 @@ class Listeners:
         services: Sequence[Intake],
         drain_limit: int,
         behind: Callable[[], bool] = never,
+        refresh: Callable[[], None] | None = None,
+        cleanup_of: Callable[[str], ICleanup] | None = None,
     ) -> None:
         """
         @param reactor: listens, and has the time.
@@ -114,20 +152,26 @@ class Listeners:
         @param services: what to serve.
         @param drain_limit: C{qmqpd_drain_limit}.
         @param behind: whether mail arrives faster than the queue manager takes it, for C{in_flow_delay}.
+        @param refresh: sees whether the configuration has changed (C{max_use}, C{max_idle}).
+        @param cleanup_of: gives the cleanup service with a name of C{cleanup_service_name}; L{None}: there is
+            only C{cleanup}. Asked at every (re)configuration.
         """
         self._reactor = reactor
+        self._cleanup_of = cleanup_of if cleanup_of is not None else lambda _name: cleanup
         self._services = services
         self._ports: list[IListeningPort] = []
         self._factories = {
             service.name: QMQPServerFactory(
                 config=service.config,
                 clock=reactor,
-                cleanup=cleanup,
-                access=service.access,
+                cleanup=self._cleanup_of(service.cleanup),
+                clients=service.clients,
                 hostnames=names,
                 max_connections=service.max_connections,
                 drain_limit=drain_limit,
                 behind=behind,
+                service=service.service,
+                refresh=refresh,
             )
             for service in services
         }
@@ -158,14 +202,18 @@ class Listeners:
     def _bind(self, description: str, factory: QMQPServerFactory, owner: Owner) -> None:
         failures: list[Failure] = []
         ports: list[IListeningPort] = []
+        proxied = description.startswith(PROXIED)
+        described = description.removeprefix(PROXIED)
         try:
-            endpoint = serverFromString(self._reactor, description)  # type: ignore[no-untyped-call]
+            endpoint = serverFromString(self._reactor, described)  # type: ignore[no-untyped-call]
         except Exception as problem:
             raise ConfigError(
                 f"cannot listen on {description}: not a Twisted endpoint: {problem}; "
                 f"write tcp:PORT:interface=ADDRESS or unix:/PATH"
             ) from None
-        listening: Deferred[IListeningPort] = maybeDeferred(endpoint.listen, factory)
+        listening: Deferred[IListeningPort] = maybeDeferred(
+            endpoint.listen, factory.proxied if proxied else factory
+        )
         listening.addCallbacks(ports.append, failures.append)
         if failures:
             reason: object = failures[0].value
@@ -201,7 +249,8 @@ class Listeners:
         for service in services:
             factory = self._factories.get(service.name)
             if factory is not None:
-                factory.reconfigure(service.config, service.access, service.max_connections)
+                cleanup = self._cleanup_of(service.cleanup)
+                factory.reconfigure(service.config, service.clients, service.max_connections, cleanup)
 
     async def stop(self) -> None:
         """

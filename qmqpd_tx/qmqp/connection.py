@@ -11,8 +11,9 @@ How it fails: a malformed packet, an unauthorized client or a refused message is
 C{qmqpd_error_delay}, during which (and for C{qmqpd_timeout} after which) what the client still sends is
 thrown away, so that the reply is not lost in a TCP reset; for an unauthorized client
 C{qmqpd_unauthorized_time_limit} has to be enough. When the queue does not take content, the
-transport is paused. When the message is not safe C{qmqpd_answer_time_limit} after the client's last byte,
-it is abandoned for good and the answer is C{Z}.
+transport is paused. When the message is not safe C{qmqpd_answer_time_limit} after the client's last byte, or
+somebody here is waited for longer than C{ipc_timeout}, it is abandoned for good and the answer is C{Z}; so it
+is when the whole takes longer than C{daemon_timeout}.
 
 There is one delayed call for each connection. It is not moved for every read: it finds out for itself
 whether the time it waits for has come.
@@ -27,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import cast
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -38,12 +39,14 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from qmqpd_tx.eager import now_or_later
 from qmqpd_tx.events import Logger
-from qmqpd_tx.interfaces import IIncomingMessage, IntakeError
+from qmqpd_tx.interfaces import FULL_TREATMENT, IIncomingMessage, IntakeError
 from qmqpd_tx.message import ClientInfo, QueueID
 from qmqpd_tx.qmqp.parser import Event, QMQPParser
-from qmqpd_tx.qmqp.replies import ReplyClass, encode_reply
+from qmqpd_tx.qmqp.replies import Refusal, ReplyClass, encode_reply
 from qmqpd_tx.qmqp.roles import Owner, State, Transport, peer_of
+from qmqpd_tx.qmqp.trace import Trace, TracedParser
 from qmqpd_tx.qmqp.verp import split_verp, verp_fault
 from qmqpd_tx.wire import read_now, write_last
 
@@ -52,6 +55,7 @@ log = Logger(namespace="qmqpd_tx.qmqpd")
 NO_QUEUE_ID = "NOQUEUE"
 ERROR = "Error: "
 WRITE_ERROR = "queue file write error"
+CONFIGURATION_ERROR = "Error: server configuration error"
 
 KERNEL_BUFFER_SECONDS = 1.0
 """
@@ -80,17 +84,22 @@ class QMQPConnection:
         "_address",
         "_blocked",
         "_client",
+        "_counted",
         "_drain_time",
         "_drained",
+        "_early",
+        "_end_by",
         "_eof",
         "_events",
         "_held",
         "_label",
         "_last_activity",
         "_last_byte",
+        "_lookup",
         "_message",
         "_owner",
         "_parser",
+        "_paused",
         "_paused_at",
         "_port",
         "_queue_id",
@@ -99,6 +108,8 @@ class QMQPConnection:
         "_settings",
         "_since",
         "_timer",
+        "_trace",
+        "_treatment",
         "_verp_fault",
         "state",
         "transport",
@@ -106,10 +117,11 @@ class QMQPConnection:
 
     transport: Transport
 
-    def __init__(self, owner: Owner, address: IAddress) -> None:
+    def __init__(self, owner: Owner, address: IAddress, early: bytes = b"") -> None:
         """
         @param owner: the server.
         @param address: the client's.
+        @param early: what the client has sent already.
         """
         self._owner = owner
         self._settings = owner.settings
@@ -117,6 +129,13 @@ class QMQPConnection:
         self.state = State.WAITING
         self._client: ClientInfo | None = None
         self._label = ""
+        self._early = early
+        self._counted: str | None = None
+        self._lookup: Deferred[Refusal | None] | None = None
+        self._paused = False
+        self._treatment = FULL_TREATMENT
+        self._trace: Trace | None = None
+        self._end_by = float("inf")
         self._parser: QMQPParser | None = None
         self._message: IIncomingMessage | None = None
         self._queue_id: QueueID | str = NO_QUEUE_ID
@@ -148,12 +167,11 @@ class QMQPConnection:
         """
         if self._owner.opened(self):
             self.start()
-            if self.state is _RECEIVING:
+            if self.state is _RECEIVING and not self._held:
                 # A small message is often there before the connection is accepted.
                 read_now(self.transport)
         else:
-            self._paused_at = self._owner.clock.seconds()
-            self.transport.pauseProducing()
+            self._pause()
 
     def start(self, resume: bool = False) -> None:
         """
@@ -161,66 +179,136 @@ class QMQPConnection:
 
         @param resume: whether the transport was paused meanwhile.
         """
+        self._end_by = self._owner.clock.seconds() + self._settings.request_time_limit
         if self._port is None:
             name: str | Deferred[str] = "localhost"
         else:
             name = self._owner.hostnames.lookup(self._address)
         if isinstance(name, str):
             self._named(name)
-            if resume and self.state is not State.WAITING:
-                self._first_read()
         else:
-            if not resume:
-                self._paused_at = self._owner.clock.seconds()
-                self.transport.pauseProducing()
-            name.addCallback(self._named_late)
+            self._pause()
+            name.addCallback(self._named)
 
-    def _named_late(self, name: str) -> None:
-        if self.state is State.WAITING:
-            self._named(name)
-            if self.state is not State.WAITING:
-                self._first_read()
-
-    def _first_read(self) -> None:
+    def _pause(self) -> None:
         """
-        Read what may have been waiting in the kernel since the connection was made.
+        Read nothing before the connection starts.
         """
-        self._resumed_at = self._owner.clock.seconds()
-        self.transport.resumeProducing()
+        if not self._paused:
+            self._paused = True
+            self._paused_at = self._owner.clock.seconds()
+            self.transport.pauseProducing()
 
     def _named(self, name: str) -> None:
-        settings = self._settings
-        client = self._client = ClientInfo(self._address, name, self._port)
-        self._label = client.label(settings.port_logging)
-        log.info("connect from {client}", client=self._label)
-        now = self._owner.clock.seconds()
-        self._last_activity = self._last_byte = now
+        if self.state is not State.WAITING:
+            return
+        self._client = ClientInfo(self._address, name, self._port)
+        admitted = now_or_later(self._admit(self._client))
+        if isinstance(admitted, Deferred):
+            # A list is asked that has to ask a server.
+            self._pause()
+            self._lookup = admitted
+            self._arm(self._settings.wait_time_limit)
+            admitted.addBoth(self._admitted)
+        else:
+            self._admitted(admitted)
+
+    async def _admit(self, client: ClientInfo) -> Refusal | None:
+        """
+        @return: why this client is not served.
+        """
+        owner, settings = self._owner, self._settings
+        admission = owner.admission
+        label = self._label = client.label(settings.port_logging)
+        log.info("connect from {client}", client=label)
+        if admission.level:
+            level = await admission.debug_level(client)
+            if level:
+                self._trace = Trace(client, level)
+        list_name = "qmqpd_client_event_limit_exceptions"
         try:
-            authorized = self._owner.access.matches(name, self._address)
+            if owner.limits.active and not await admission.excepted(client):
+                excess = self._count()
+                if excess is not None:
+                    return excess
+            list_name = "qmqpd_authorized_clients"
+            authorized = await admission.authorized(client)
+            if self._trace is not None:
+                self._trace.listed(list_name, authorized)
+            if not authorized:
+                text = f"Error: {label} is not authorized to use this service"
+                log.info("{queue_id}: {reason}", queue_id=NO_QUEUE_ID, reason=text)
+                # Strangers must not hold the places of those who may come.
+                self._drain_time = settings.unauthorized_time_limit
+                return Refusal(ReplyClass.PERMANENT, text)
+            list_name = "qmqpd_local_header_rewrite_clients"
+            self._treatment = await admission.treatment(client)
+        except CancelledError:
+            raise
         except Exception as reason:
-            log.warn("qmqpd_authorized_clients: {reason}", reason=str(reason) or repr(reason))
-            self._refuse(ReplyClass.TEMPORARY, "Error: server configuration error")
+            log.warn("{list}: {reason}", list=list_name, reason=str(reason) or repr(reason))
+            return Refusal(ReplyClass.TEMPORARY, CONFIGURATION_ERROR)
+        return None
+
+    def _count(self) -> Refusal | None:
+        limits = self._owner.limits
+        key = limits.key(self._address)
+        excess = limits.opened(key, self._owner.clock.seconds())
+        if excess is None:
+            self._counted = key
+            return None
+        log.warn(
+            "{what} limit exceeded: {number} from {client} for service {service}",
+            what=excess.what,
+            number=excess.number,
+            client=self._label,
+            service=self._owner.service,
+        )
+        self._drain_time = self._settings.unauthorized_time_limit
+        text = f"Error: too many connections from {self._address}"
+        return Refusal(ReplyClass.TEMPORARY, text, delay=False)
+
+    def _admitted(self, result: Refusal | Failure | None) -> None:
+        self._lookup = None
+        if self.state is not State.WAITING:
             return
-        if not authorized:
-            text = f"Error: {self._label} is not authorized to use this service"
-            log.info("{queue_id}: {reason}", queue_id=NO_QUEUE_ID, reason=text)
-            # Strangers must not hold the places of those who may come.
-            self._drain_time = settings.unauthorized_time_limit
-            self._refuse(ReplyClass.PERMANENT, text)
-            return
-        if settings.in_flow_delay and self._owner.behind():
+        self._last_activity = self._last_byte = self._owner.clock.seconds()
+        settings = self._settings
+        if isinstance(result, Failure):
+            self._failed(result.value, result)
+        elif result is not None:
+            self._refuse(result.reply_class, result.text, result.delay)
+        elif settings.in_flow_delay and self._owner.behind():
             # The queue is full: this client waits, and the others need not.
-            self._paused_at = self._paused_at or now
-            self.transport.pauseProducing()
+            self._pause()
             self._arm(settings.in_flow_delay)
             return
-        self._receive()
+        else:
+            self._receive()
+        self._first_read()
 
     def _receive(self) -> None:
         settings = self._settings
         self.state = _RECEIVING
-        self._parser = QMQPParser(settings.content_limit, settings.address_limit)
-        self._arm(min(settings.timeout, settings.answer_time_limit))
+        if self._trace is None:
+            self._parser = QMQPParser(settings.content_limit, settings.address_limit)
+        else:
+            self._parser = TracedParser(settings.content_limit, settings.address_limit, self._trace)
+        self._arm(min(settings.timeout, settings.wait_time_limit))
+
+    def _first_read(self) -> None:
+        """
+        Read what came early, and what may have been waiting in the kernel since the connection was made.
+        """
+        if self._paused:
+            self._resumed_at = self._owner.clock.seconds()
+        early, self._early = self._early, b""
+        if early:
+            self.dataReceived(early)
+        if self._paused:
+            self._paused = False
+            if not self._held:
+                self._resume()
 
     # --- input ---------------------------------------------------------------------------------------
 
@@ -245,7 +333,7 @@ class QMQPConnection:
         Open a message, with the first byte and not before: a silent connection holds nothing.
         """
         try:
-            message: IIncomingMessage = self._owner.cleanup.begin(self._client)
+            message: IIncomingMessage = self._owner.cleanup.begin(self._client, None, self._treatment)
         except Exception as reason:
             self._failed(reason)
             return False
@@ -308,7 +396,7 @@ class QMQPConnection:
         self._held = False
         now = self._resumed_at = self._last_activity = self._owner.clock.seconds()
         settings = self._settings
-        self._arm(max(0, min(settings.timeout, self._paused_at + settings.answer_time_limit - now)))
+        self._arm(max(0, min(settings.timeout, self._paused_at + settings.wait_time_limit - now)))
         self._run()
         if not self._held:
             self._resume()
@@ -366,6 +454,8 @@ class QMQPConnection:
             return
         self._message = None
         self._reply = encode_reply(ReplyClass.ACCEPTED, f"Ok: queued as {queue_id}")
+        if self._trace is not None:
+            self._trace.replied(self._reply)
         self._send_reply()
 
     def _not_accepted(self, failure: Failure) -> None:
@@ -408,6 +498,8 @@ class QMQPConnection:
         if settings.soft_bounce:
             reply_class = ReplyClass.TEMPORARY
         self._reply = encode_reply(reply_class, text)
+        if self._trace is not None:
+            self._trace.replied(self._reply)
         if self._held:
             self._held = False
             self._resume()
@@ -455,6 +547,7 @@ class QMQPConnection:
     # --- time ----------------------------------------------------------------------------------------
 
     def _arm(self, delay: float) -> None:
+        delay = max(0.0, min(delay, self._end_by - self._owner.clock.seconds()))
         if self._timer is not None and self._timer.active():
             self._timer.reset(delay)
         else:
@@ -466,39 +559,84 @@ class QMQPConnection:
         """
         self._timer = None
         state = self.state
+        settings = self._settings
+        now = self._owner.clock.seconds()
         if state is State.REFUSING:
             self._send_reply()
             return
+        if now >= self._end_by:
+            self._watchdog()
+            return
         if state is State.WAITING:
+            if self._lookup is not None:
+                self._waited_for_lookup()
+                return
             # C{in_flow_delay} is over.
-            self._last_activity = self._last_byte = self._owner.clock.seconds()
+            self._last_activity = self._last_byte = now
             self._receive()
             self._first_read()
             return
-        settings = self._settings
-        now = self._owner.clock.seconds()
+        limit = settings.answer_time_limit
         if state is _RECEIVING and not self._held:
             deadline = self._last_activity + settings.timeout
         elif state is _RECEIVING:
-            deadline = self._paused_at + settings.answer_time_limit
+            limit = settings.wait_time_limit
+            deadline = self._paused_at + limit
         elif state is _COMMITTING:
-            deadline = self._last_byte + settings.answer_time_limit
+            deadline = self._last_byte + limit
+            if self._last_activity + settings.wait_time_limit < deadline:
+                limit = settings.wait_time_limit
+                deadline = self._last_activity + limit
         elif state is State.DRAINING:
             deadline = self._since + self._drain_time
         else:
             deadline = self._since + settings.timeout
         if now < deadline:
-            # At most an answer time limit ahead, because the packet may become complete meanwhile.
-            self._arm(min(deadline - now, settings.answer_time_limit))
+            # No further ahead than a wait may last, because one may begin meanwhile.
+            self._arm(min(deadline - now, settings.wait_time_limit))
         elif state is _COMMITTING or self._held:
-            limit = settings.answer_time_limit
             self._reject(ReplyClass.TEMPORARY, f"{WRITE_ERROR} (not done within {limit:g}s)", delay=False)
         else:
             if state is _RECEIVING:
                 self._log_receiving("read/write timeout")
-            self.state = _CLOSING
-            self._abort()
-            self.transport.abortConnection()
+            self._hang_up()
+
+    def _waited_for_lookup(self) -> None:
+        """
+        A list of clients cannot be asked in time.
+        """
+        self._cancel_lookup()
+        limit = self._settings.wait_time_limit
+        log.warn("{client}: no answer from a lookup table within {limit}s", client=self._label, limit=limit)
+        self._refuse(ReplyClass.TEMPORARY, CONFIGURATION_ERROR, delay=False)
+        self._first_read()
+
+    def _watchdog(self) -> None:
+        """
+        All of it takes longer than C{daemon_timeout}.
+        """
+        state = self.state
+        if state is State.DRAINING or state is _CLOSING:
+            self._hang_up()
+            return
+        self._end_by = float("inf")
+        self._drain_time = self._settings.unauthorized_time_limit
+        self._cancel_lookup()
+        limit = self._settings.request_time_limit
+        self._reject(ReplyClass.TEMPORARY, f"watchdog timeout (not done within {limit:g}s)", delay=False)
+        self._first_read()
+
+    def _hang_up(self) -> None:
+        self.state = _CLOSING
+        self._abort()
+        self.transport.abortConnection()
+
+    def _cancel_lookup(self) -> None:
+        lookup, self._lookup = self._lookup, None
+        if lookup is not None:
+            # Whatever it gives now comes too late: the state says so.
+            self.state = State.REFUSING
+            lookup.cancel()
 
     # --- end -----------------------------------------------------------------------------------------
 
@@ -547,11 +685,14 @@ class QMQPConnection:
                 queue_id=self._queue_id,
                 client=self._label,
             )
+        self._cancel_lookup()
         self.state = _CLOSED
         self._abort()
         timer, self._timer = self._timer, None
         if timer is not None and timer.active():
             timer.cancel()
-        if self._client is not None:
+        if self._counted is not None:
+            self._owner.limits.closed(self._counted)
+        if self._label:
             log.info("disconnect from {client}", client=self._label)
         self._owner.closed(self)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import enum
 import re
 
+from attrs import frozen
+
 from qmqpd_tx.netstring import encode
 
 TEXT_LIMIT = 1000
@@ -24,6 +26,21 @@ class ReplyClass(enum.Enum):
     ACCEPTED = b"K"
     TEMPORARY = b"Z"
     PERMANENT = b"D"
+
+
+@frozen(slots=True)
+class Refusal:
+    """
+    A negative reply.
+
+    @ivar reply_class: whether trying again can help.
+    @ivar text: why.
+    @ivar delay: whether it waits for C{qmqpd_error_delay}.
+    """
+
+    reply_class: ReplyClass
+    text: str
+    delay: bool = True
 
 
 def encode_reply(reply_class: ReplyClass, text: str) -> bytes:

@@ -13,6 +13,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime
 
 from qmqpd_tx.interfaces import ICleanup
+from qmqpd_tx.qmqp.admission import Admission
+from qmqpd_tx.qmqp.limits import ClientLimits
 from qmqpd_tx.qmqp.settings import Settings
 
 LOCAL_CLIENT = ("127.0.0.1", None)
@@ -25,15 +27,6 @@ class NameLookup(Protocol):
     def lookup(self, address: str) -> str | Deferred[str]:
         """
         @return: the name, C{unknown}, or a Deferred that gives either and never fails.
-        """
-
-
-class ClientList(Protocol):
-    """Says who may connect: C{qmqpd_authorized_clients}."""
-
-    def matches(self, name: str, address: str) -> bool:
-        """
-        @raise Exception: the list cannot be consulted.
         """
 
 
@@ -56,10 +49,12 @@ class Owner(Protocol):
 
     clock: IReactorTime
     cleanup: ICleanup
-    access: ClientList
+    admission: Admission
+    limits: ClientLimits
     hostnames: NameLookup
     settings: Settings
     behind: Callable[[], bool]
+    service: str
 
     def opened(self, connection: Connection) -> bool:
         """
@@ -86,7 +81,10 @@ class State(enum.Enum):
     """Where a connection stands."""
 
     WAITING = enum.auto()
-    """Not started: too many connections, the client's name is being looked up, or C{in_flow_delay}."""
+    """
+    Not started: too many connections, the client's name or its place in a list is being looked up, or
+    C{in_flow_delay}.
+    """
     RECEIVING = enum.auto()
     """The packet is arriving."""
     COMMITTING = enum.auto()

@@ -4,7 +4,9 @@ The QMQP server: a factory of connections, their number, and their end.
 Takes a cleanup service, an access list, client names and a configuration; gives an
 L{IProtocolFactory<twisted.internet.interfaces.IProtocolFactory>} for any stream endpoint. At most
 C{max_connections} are served at a time; at that number the ports are no longer read, so that further clients
-wait in the kernel's queue, as they do for Postfix when master.cf's process limit is reached. L{stop} ends
+wait in the kernel's queue, as they do for Postfix when master.cf's process limit is reached. Where Postfix's
+process would end, after C{max_use} connections or an idle C{max_idle}, somebody is told, who sees whether the
+configuration has changed. L{stop} ends
 connections that are still receiving (their clients come again), lets commits under way finish and be
 answered, and fires when all is quiet.
 
@@ -29,9 +31,13 @@ from twisted.internet.interfaces import (
 from zope.interface import implementer
 
 from qmqpd_tx.interfaces import ICleanup, IConfig
+from qmqpd_tx.qmqp.admission import Admission, ClientLists
 from qmqpd_tx.qmqp.connection import QMQPConnection
-from qmqpd_tx.qmqp.roles import ClientList, Connection, NameLookup
+from qmqpd_tx.qmqp.limits import ClientLimits
+from qmqpd_tx.qmqp.proxied import ProxiedConnections
+from qmqpd_tx.qmqp.roles import Connection, NameLookup
 from qmqpd_tx.qmqp.settings import read_settings
+from qmqpd_tx.qmqp.usage import Usage
 
 ACCEPTED_AT_ONCE = 100
 """How many connections a port of Twisted may accept before it notices that it is no longer to be read."""
@@ -59,10 +65,13 @@ class QMQPServerFactory:
 
     @ivar clock: the time.
     @ivar cleanup: where messages go.
-    @ivar access: who may connect.
+    @ivar admission: who may connect, and as whom.
+    @ivar limits: how often each client may.
     @ivar hostnames: how clients are called.
     @ivar settings: for connections from now on.
     @ivar behind: whether the queue manager does not keep up.
+    @ivar service: what the service is called.
+    @ivar proxied: for ports behind a proxy: makes connections whose client the proxy names first.
     """
 
     def __init__(
@@ -70,32 +79,41 @@ class QMQPServerFactory:
         config: IConfig,
         clock: IReactorTime,
         cleanup: ICleanup,
-        access: ClientList,
+        clients: ClientLists,
         hostnames: NameLookup,
         max_connections: int = 0,
         drain_limit: int = DRAIN_LIMIT,
         behind: Callable[[], bool] = never,
+        service: str = "qmqpd",
+        refresh: Callable[[], None] | None = None,
     ) -> None:
         """
-        @param config: for the C{qmqpd_} parameters, C{message_size_limit}, C{line_length_limit},
-            C{soft_bounce} and C{verp_delimiter_filter}.
+        @param config: for the parameters in L{qmqpd_tx.qmqp.settings}.
         @param clock: the time.
         @param cleanup: where messages go.
-        @param access: C{matches(name, address)} says whether a client may use the service.
+        @param clients: who may use the service, and other lists of clients.
         @param hostnames: C{lookup(address)} gives a client's name or a Deferred of it.
         @param max_connections: how many connections are served at a time; 0 is without limit, as in the
             C{maxproc} column of master.cf.
         @param drain_limit: how many bytes of unwanted input are thrown away, for each connection, to let a
             client that sends on regardless have its negative reply.
         @param behind: whether mail arrives faster than the queue manager takes it; asked once a message.
+        @param service: the service's name in master.cf, for the log.
+        @param refresh: called when it is time to see whether the configuration has changed (C{max_use},
+            C{max_idle}).
         """
         self.clock: IReactorTime = clock
         self.cleanup: ICleanup = cleanup
-        self.access = access
         self.hostnames = hostnames
         self.behind = behind
+        self.service = service
         self._drain_limit = drain_limit
         self.settings = read_settings(config, drain_limit)
+        self.admission = Admission(clients, self.settings)
+        self.limits = ClientLimits(self.settings.limits)
+        self.proxied = ProxiedConnections(self)
+        self._clients = clients
+        self._usage = None if refresh is None else Usage(clock, refresh, self.settings)
         self._max_connections = max_connections
         self._connections: set[Connection] = set()
         self._waiting: deque[Connection] = deque()
@@ -113,18 +131,29 @@ class QMQPServerFactory:
         return len(self._connections) + len(self._waiting)
 
     def reconfigure(
-        self, config: IConfig, access: ClientList | None = None, max_connections: int | None = None
+        self,
+        config: IConfig,
+        clients: ClientLists | None = None,
+        max_connections: int | None = None,
+        cleanup: ICleanup | None = None,
     ) -> None:
         """
         Use another configuration for connections from now on.
 
         @param config: as for the constructor.
-        @param access: as for the constructor; L{None} keeps it.
+        @param clients: as for the constructor; L{None} keeps it.
         @param max_connections: as for the constructor; L{None} keeps it.
+        @param cleanup: as for the constructor; L{None} keeps it.
         """
-        self.settings = read_settings(config, self._drain_limit)
-        if access is not None:
-            self.access = access
+        settings = read_settings(config, self._drain_limit)
+        self._clients = clients or self._clients
+        self.settings = settings
+        self.admission = Admission(self._clients, settings)
+        self.limits.settings = settings.limits
+        if self._usage is not None:
+            self._usage.settings = settings
+        if cleanup is not None:
+            self.cleanup = cleanup
         if max_connections is not None:
             self._max_connections = max_connections
             self._make_room()
@@ -167,9 +196,19 @@ class QMQPServerFactory:
         """
         @return: a connection, or L{None} to hang up at once: when stopping, or when far too many come.
         """
-        if self._stopping or len(self._waiting) >= ACCEPTED_AT_ONCE or addr is None:
+        if self.settings.proxied:
+            return self.proxied.buildProtocol(addr)
+        return self.connection(addr)
+
+    def connection(self, address: IAddress | None, early: bytes = b"") -> QMQPConnection | None:
+        """
+        @param address: who connects.
+        @param early: what it has sent already.
+        @return: as L{buildProtocol}.
+        """
+        if self._stopping or len(self._waiting) >= ACCEPTED_AT_ONCE or address is None:
             return None
-        return QMQPConnection(self, addr)
+        return QMQPConnection(self, address, early)
 
     def opened(self, connection: Connection) -> bool:
         """
@@ -188,6 +227,8 @@ class QMQPServerFactory:
         """
         A connection is gone: others may come.
         """
+        if self._usage is not None and not self._stopping:
+            self._usage.used()
         if connection in self._connections:
             self._connections.remove(connection)
         else:
@@ -232,6 +273,9 @@ class QMQPServerFactory:
         self._own_ports = []
         quiet: Deferred[None] = Deferred()
         self._quiet.append(quiet)
+        self.proxied.stop()
+        if self._usage is not None:
+            self._usage.stop()
         for connection in [*self._waiting, *self._connections]:
             connection.drop()
         self._check_quiet()

@@ -29,6 +29,7 @@ class MemoryMessage:
         self.waiting: list[Deferred[None]] = []
         self.commit: Deferred[QueueID] | None = None
         self.aborted = False
+        self.treatment = FULL_TREATMENT
 
     @property
     def body(self) -> bytes:
@@ -112,5 +113,6 @@ class MemoryCleanup:
         if self.begin_error is not None:
             raise self.begin_error
         message = MemoryMessage(self, QueueID(f"ID{len(self.begun) + 1}"), client)
+        message.treatment = treatment
         self.begun.append(message)
         return message

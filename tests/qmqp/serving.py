@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -14,6 +16,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from qmqpd_tx.config import config_from_text
+from qmqpd_tx.qmqp.admission import ClientLists
 from qmqpd_tx.qmqp.connection import QMQPConnection
 from qmqpd_tx.qmqp.server import QMQPServerFactory
 from tests.qmqp.cleanup import MemoryCleanup
@@ -66,15 +69,23 @@ class Names:
 class Clients:
     """An access list that a test decides on."""
 
+    immediate = True
+
     def __init__(self) -> None:
-        self.answer: bool | Exception = True
+        self.answer: bool | Exception | Deferred[bool] = True
         self.asked: list[tuple[str, str]] = []
 
     def matches(self, name: str, address: str) -> bool:
         self.asked.append((name, address))
         if isinstance(self.answer, Exception):
             raise self.answer
+        assert isinstance(self.answer, bool)
         return self.answer
+
+    async def find(self, name: str, address: str) -> bool:
+        self.asked.append((name, address))
+        assert isinstance(self.answer, Deferred)
+        return await self.answer
 
 
 class Connection:
@@ -127,12 +138,18 @@ class ServerTestCase(SynchronousTestCase):
         self.addCleanup(globalLogPublisher.removeObserver, self._observe)
         self.factory = self.make_factory(self.config)
 
-    def make_factory(self, config: str, max_connections: int = 0, **more: Any) -> QMQPServerFactory:
+    def make_factory(
+        self,
+        config: str,
+        max_connections: int = 0,
+        lists: Mapping[str, Any] = MappingProxyType({}),
+        **more: Any,
+    ) -> QMQPServerFactory:
         return QMQPServerFactory(
             config_from_text(config),
             self.clock,
             self.cleanup,
-            self.clients,
+            ClientLists(access=self.clients, **lists),
             self.names,
             max_connections=max_connections,
             **more,

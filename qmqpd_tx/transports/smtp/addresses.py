@@ -19,6 +19,7 @@ _ONLY_DOMAIN = re.compile(_DOMAIN)
 _CONTROL = re.compile(rb"[\r\n\0]")
 _SPECIAL = re.compile(rb'([\\"])')
 _NOT_XTEXT = re.compile(rb"[^!-*,-<>-~]")
+_NOT_UNITEXT = re.compile(r"[^!-*,-<>-\[\]-~]")
 
 
 class BadAddress(Exception):
@@ -48,16 +49,21 @@ def wire_address(address: bytes, quote: bool) -> bytes:
     return local + at + domain
 
 
-def orcpt_parameter(original: bytes) -> bytes:
+def orcpt_parameter(original: bytes, utf8: bool = False) -> bytes:
     """
     @param original: the original recipient as the client gave it.
-    @return: C{ ORCPT=rfc822;...} with RFC 3461 xtext, or nothing when the address is not ASCII or cannot
-        be said.
+    @param utf8: C{smtputf8_enable}.
+    @return: C{ ORCPT=rfc822;...} with RFC 3461 xtext; with C{utf8} C{ ORCPT=utf-8;...} in the ASCII form of
+        RFC 6533 for an address beyond ASCII; or nothing when the address cannot be said.
     """
-    if not original or not original.isascii():
+    if not original or (not utf8 and not original.isascii()):
         return b""
     try:
         path = wire_address(original, True)
-    except BadAddress:
+        if not path.isascii():
+            text = path.decode("utf-8")
+            embedded = _NOT_UNITEXT.sub(lambda match: rf"\x{{{ord(match[0]):X}}}", text)
+            return b" ORCPT=utf-8;" + embedded.encode("ascii")
+    except (BadAddress, UnicodeDecodeError):
         return b""
     return b" ORCPT=rfc822;" + _NOT_XTEXT.sub(lambda match: b"+%02X" % match[0][0], path)

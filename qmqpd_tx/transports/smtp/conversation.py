@@ -90,7 +90,8 @@ class Conversation:
     @ivar refusal: the reply that ended the handshake, or L{None}.
     @ivar replies: how many complete replies counted so far.
     @ivar reusable: whether another transaction may follow once the session is L{Stage.IDLE}.
-    @ivar pipelining: whether the server offers PIPELINING; likewise C{eight_bit_mime}, C{dsn}.
+    @ivar pipelining: whether the server offers PIPELINING; likewise C{eight_bit_mime}, C{dsn},
+        C{smtputf8}.
     @ivar size: whether it offers SIZE.
     @ivar size_limit: the largest message it takes, or 0.
     """
@@ -111,6 +112,7 @@ class Conversation:
         "reusable",
         "size",
         "size_limit",
+        "smtputf8",
         "stage",
     )
 
@@ -144,6 +146,7 @@ class Conversation:
         self.pipelining = False
         self.eight_bit_mime = False
         self.dsn = False
+        self.smtputf8 = False
         self.size = False
         self.size_limit = 0
 
@@ -247,6 +250,8 @@ class Conversation:
                 self.eight_bit_mime = True
             elif keyword == "DSN":
                 self.dsn = True
+            elif keyword == "SMTPUTF8":
+                self.smtputf8 = True
             elif keyword == "SIZE":
                 self.size = True
                 limit = words[1] if len(words) > 1 else ""

@@ -19,9 +19,10 @@ from twisted.internet import error
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 
+from qmqpd_tx.address.smtputf8 import needs_smtputf8
 from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import DeliveryRequest, SpoolError
-from qmqpd_tx.message import Recipient
+from qmqpd_tx.message import SMTPUTF8, Recipient
 from qmqpd_tx.status import Action, DeliveryReport, DestinationFailure, Outcome
 from qmqpd_tx.transports.smtp.addresses import BadAddress, orcpt_parameter, wire_address
 from qmqpd_tx.transports.smtp.connection import SMTPConnection
@@ -301,6 +302,12 @@ class Delivery:
         request, settings = self._request, self._settings
         conversation = connection.conversation
         recipients = self._remaining
+        internationalized = self._internationalized(recipients)
+        if internationalized and not conversation.smtputf8:
+            text = f"SMTPUTF8 is required, but was not offered by host {connection.label}"
+            self._settle_all(Verdict(Action.BOUNCED, "5.6.7", text), connection.relay, connection.name)
+            self._pool.release(connection, request.nexthop)
+            return True
         downgrade = not conversation.eight_bit_mime and not settings.disable_mime_output_conversion
         content, size = await content_for(request.content, settings.line_length_limit, downgrade)
         limit = conversation.size_limit
@@ -309,7 +316,7 @@ class Delivery:
             self._settle_all(Verdict(Action.BOUNCED, "5.3.4", text), connection.relay, connection.name)
             self._pool.release(connection, request.nexthop)
             return True
-        transaction = self._transaction(connection, recipients, size)
+        transaction = self._transaction(connection, recipients, size, internationalized)
         garbage = conversation.garbage
         await connection.transact(transaction, content)
         loss = connection.loss
@@ -334,8 +341,16 @@ class Delivery:
             self._pool.release(connection, request.nexthop)
         return True
 
+    def _internationalized(self, recipients: Sequence[Recipient]) -> bool:
+        """Whether this needs a server with SMTPUTF8."""
+        request = self._request
+        mark = request.envelope.attributes.get(SMTPUTF8)
+        if mark is None or not self._settings.smtputf8:
+            return False
+        return needs_smtputf8(mark, request.sender, (recipient.address for recipient in recipients))
+
     def _transaction(
-        self, connection: SMTPConnection, recipients: Sequence[Recipient], size: int
+        self, connection: SMTPConnection, recipients: Sequence[Recipient], size: int, internationalized: bool
     ) -> Transaction:
         conversation = connection.conversation
         mail = b"MAIL FROM:<" + self._sender + b">"
@@ -343,10 +358,13 @@ class Delivery:
             mail += b" SIZE=%d" % size
         if conversation.eight_bit_mime and self._request.envelope.eight_bit:
             mail += b" BODY=8BITMIME"
+        if internationalized:
+            mail += b" SMTPUTF8"
         paths = self._paths
         if conversation.dsn:
+            utf8 = self._settings.smtputf8
             rcpts = [
-                b"RCPT TO:<" + paths[recipient] + b">" + orcpt_parameter(recipient.original) + b"\r\n"
+                b"RCPT TO:<" + paths[recipient] + b">" + orcpt_parameter(recipient.original, utf8) + b"\r\n"
                 for recipient in recipients
             ]
         else:

@@ -25,6 +25,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IResolver
 from twisted.names import dns, error
 
+from qmqpd_tx.address.internationalized import ascii_domain
 from qmqpd_tx.events import Logger
 from qmqpd_tx.transports.smtp.nexthop import Target, literal_address
 from qmqpd_tx.transports.smtp.settings import Settings
@@ -138,16 +139,24 @@ class HostFinder:
                     f" ({family} is not enabled in inet_protocols)",
                 )
             return [Host(target.host, target.host, target.port)]
+        host = ascii_domain(target.host, self._settings.idna2003)
+        if host is None:
+            raise Unresolved(
+                True,
+                "5.4.4",
+                f"Name service error for {target.host}: invalid host or domain name"
+                f" (it has no form for the DNS)",
+            )
         if target.use_mx and self._settings.use_dns:
-            addresses = await self._by_mx(target)
+            addresses = await self._by_mx(target, host)
         else:
-            addresses = self._mixed(target.host, await self._addresses(target.host))
+            addresses = self._mixed(host, await self._addresses(host))
         return [Host(name, address, target.port) for name, address in self._limited(addresses)]
 
     # --- MX ---------------------------------------------------------------------------------------
 
-    async def _by_mx(self, target: Target) -> list[tuple[str, str]]:
-        domain = target.host.rstrip(".")
+    async def _by_mx(self, target: Target, host: str) -> list[tuple[str, str]]:
+        domain = host.rstrip(".")
         records = await self._mx_records(domain)
         if not records:
             addresses = self._mixed(domain, await self._addresses(domain))

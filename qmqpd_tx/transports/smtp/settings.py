@@ -58,6 +58,8 @@ class Settings:
 
     @ivar families: the enabled protocols, some of C{"ipv4"} and C{"ipv6"}.
     @ivar use_dns: whether names are looked up in the DNS at all (C{smtp_dns_support_level}).
+    @ivar smtputf8: C{smtputf8_enable}.
+    @ivar idna2003: C{enable_idna2003_compatibility}.
     @ivar host_lookup: some of C{"dns"} and C{"native"}, DNS first.
     """
 
@@ -90,6 +92,8 @@ class Settings:
     line_length_limit: int
     reply_length_limit: int
     disable_mime_output_conversion: bool
+    smtputf8: bool
+    idna2003: bool
     cache_on_demand: bool
     cache_destinations: frozenset[str]
     cache_time_limit: float
@@ -178,6 +182,8 @@ def settings_from(config: IConfig) -> Settings:
         line_length_limit=max(limit, 2) if limit else 0,
         reply_length_limit=config.integer("line_length_limit"),
         disable_mime_output_conversion=config.boolean("disable_mime_output_conversion"),
+        smtputf8=config.boolean("smtputf8_enable"),
+        idna2003=config.boolean("enable_idna2003_compatibility"),
         cache_on_demand=config.boolean("smtp_connection_cache_on_demand"),
         cache_destinations=frozenset(
             word.lower() for word in config.words("smtp_connection_cache_destinations")

@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 from qmqpd_tx.config import config_from_text
 from qmqpd_tx.interfaces import DeliveryRequest, IConfig, TransportContext
-from qmqpd_tx.message import Envelope, QueueID, Recipient
+from qmqpd_tx.message import SMTPUTF8, Envelope, QueueID, Recipient
 from qmqpd_tx.status import Action, DeliveryReport, Outcome
 from qmqpd_tx.transports.smtp import SMTPAgent, SMTPTransport
 
@@ -56,6 +56,7 @@ def request(
     sender: bytes = b"s@from.test",
     content: Any = None,
     eight_bit: bool = False,
+    smtputf8: bytes | None = None,
 ) -> DeliveryRequest:
     return DeliveryRequest(
         QueueID("Q1"),
@@ -64,7 +65,9 @@ def request(
         sender,
         [Recipient(address, address, position) for position, address in enumerate(recipients)],
         content if content is not None else Content(MAIL),
-        Envelope(sender, 0.0, eight_bit=eight_bit),
+        Envelope(
+            sender, 0.0, eight_bit=eight_bit, attributes={} if smtputf8 is None else {SMTPUTF8: smtputf8}
+        ),
     )
 
 
