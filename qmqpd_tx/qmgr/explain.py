@@ -19,12 +19,13 @@ from typing import Any, Final, Protocol
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from qmqpd_tx.interfaces import IMailQueue, IRouter, IStoredMessage, MessageNotFound, SpoolError
+from qmqpd_tx.interfaces import IMailQueue, IStoredMessage, MessageNotFound, SpoolError
 from qmqpd_tx.message import Queue, QueueID, Recipient, RecipientSlice, Route
 from qmqpd_tx.qmgr.chores import Chores
 from qmqpd_tx.qmgr.deliver import Deliveries
 from qmqpd_tx.qmgr.explanation import Explanation, LastStatus, Reason, RecipientExplanation, Waiting
 from qmqpd_tx.qmgr.job import ActiveQueue, Job
+from qmqpd_tx.qmgr.routes import Routes
 from qmqpd_tx.qmgr.scheduling.control import IQueueScheduler
 from qmqpd_tx.qmgr.waits import Waits, job_waits
 from qmqpd_tx.status import Outcome
@@ -76,7 +77,7 @@ class Explainer:
         *,
         queue: IMailQueue,
         clock: IReactorTime,
-        router: IRouter,
+        routes: Routes,
         active: ActiveQueue,
         chores: Chores,
         scheduler: IQueueScheduler,
@@ -86,7 +87,7 @@ class Explainer:
     ) -> None:
         """
         @param queue: the store.
-        @param router: says where those would go that are not active.
+        @param routes: says where those would go that are not active.
         @param active: the active messages.
         @param chores: limits how long anything is waited for.
         @param scheduler: knows what waits.
@@ -96,7 +97,7 @@ class Explainer:
         """
         self._queue = queue
         self._clock = clock
-        self._router = router
+        self._routes = routes
         self._active = active
         self._chores = chores
         self._scheduler = scheduler
@@ -219,7 +220,7 @@ class Explainer:
 
     async def _route(self, message: IStoredMessage, recipient: Recipient) -> Route | None:
         try:
-            route: Route | Deferred[Route] = self._router.resolve(message.envelope.sender, recipient.address)
+            route = self._routes.resolve(message.envelope, recipient.address)
             if isinstance(route, Deferred):
                 route = await self._chores.limited(message.queue_id, "resolve", route)
         except Exception:

@@ -15,7 +15,7 @@ from typing import Final
 from twisted.internet.interfaces import IReactorTime
 
 from qmqpd_tx.interfaces import IConfig
-from qmqpd_tx.message import Recipient, Route
+from qmqpd_tx.message import CONTENT_FILTER, Recipient, Route
 from qmqpd_tx.qmgr.clog import ClogWarnings
 from qmqpd_tx.qmgr.job import Job
 from qmqpd_tx.qmgr.scheduling.control import IQueueScheduler
@@ -142,10 +142,12 @@ class Handover:
         return recipient
 
     def _discarded(self, job: Job, recipient: Recipient, route: Route) -> bool:
-        """Whether it was mail for the double-bounce address, which ends here."""
+        """Whether it was mail for the double-bounce address, which ends here, unless a filter gets it."""
         size = len(self._double_bounce)
         address = recipient.address
         if address[:size].lower() != self._double_bounce:
+            return False
+        if CONTENT_FILTER in job.message.envelope.attributes:
             return False
         if route.transport != self._local_transport and address[size:].lower() != self._origin:
             return False

@@ -32,6 +32,7 @@ from qmqpd_tx.qmgr.operator import Operator
 from qmqpd_tx.qmgr.recipients import RecipientReader
 from qmqpd_tx.qmgr.requeue import Requeuer
 from qmqpd_tx.qmgr.resolve import RecipientResolver
+from qmqpd_tx.qmgr.routes import Routes
 from qmqpd_tx.qmgr.runs import QueueRuns
 from qmqpd_tx.qmgr.scheduling.settings import RecipientLimits, TransportSettings, read_settings
 from qmqpd_tx.qmgr.selection import MakeScheduler
@@ -139,9 +140,10 @@ class Parts:
             settler=self._settler,
             clog=self._clog,
         )
+        self._routes = Routes(config, router)
         self.resolver = RecipientResolver(
             clock=clock,
-            router=router,
+            routes=self._routes,
             chores=self.chores,
             scheduler=self.scheduler,
             handover=self._handover,
@@ -193,7 +195,7 @@ class Parts:
         self.explainer = Explainer(
             queue=queue,
             clock=clock,
-            router=router,
+            routes=self._routes,
             active=self.active,
             chores=self.chores,
             scheduler=self.scheduler,
@@ -213,6 +215,7 @@ class Parts:
         self.chores.time_limit = config.seconds("qmgr_ipc_timeout")
         self.admission.limit = config.integer("qmgr_message_active_limit")
         self._handover.reconfigure(config)
+        self._routes.reconfigure(config)
         self.deliveries.reconfigure()
         self._settler.reconfigure(config)
         self._finisher.reconfigure(config)

@@ -21,11 +21,11 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from qmqpd_tx.events import Logger
-from qmqpd_tx.interfaces import IRouter
 from qmqpd_tx.message import Recipient, Route
 from qmqpd_tx.qmgr.chores import Chores, TimeLimitExceeded
 from qmqpd_tx.qmgr.handover import Groups, Handover
 from qmqpd_tx.qmgr.job import Job, Trouble, Wish
+from qmqpd_tx.qmgr.routes import Routes
 from qmqpd_tx.qmgr.scheduling.control import IQueueScheduler
 
 log = Logger(namespace="qmqpd_tx.qmgr")
@@ -77,7 +77,7 @@ class RecipientResolver:
         self,
         *,
         clock: IReactorTime,
-        router: IRouter,
+        routes: Routes,
         chores: Chores,
         scheduler: IQueueScheduler,
         handover: Handover,
@@ -86,7 +86,7 @@ class RecipientResolver:
     ) -> None:
         """
         @param clock: tells the scheduler the time.
-        @param router: resolves recipients.
+        @param routes: resolves recipients.
         @param chores: limits how long an answer is waited for.
         @param scheduler: is told who does not come after all.
         @param handover: takes those that are resolved.
@@ -94,7 +94,7 @@ class RecipientResolver:
         @param wake: called when the scheduler has something new.
         """
         self._clock = clock
-        self._router = router
+        self._routes = routes
         self._chores = chores
         self._scheduler = scheduler
         self._handover = handover
@@ -144,12 +144,12 @@ class RecipientResolver:
         @return: its route; L{None}: the resolver has failed; or a Deferred that gives one of these.
         """
         try:
-            route: Route | Deferred[Route | None] = self._router.resolve(job.sender, recipient.address)
+            route: Route | Deferred[Any] = self._routes.resolve(job.message.envelope, recipient.address)
         except Exception:
             log.failure("{queue_id}: resolve", queue_id=job.queue_id)
             return None
         if isinstance(route, Deferred):
-            answer = self._chores.limited(job.queue_id, "resolve", route)
+            answer: Deferred[Route | None] = self._chores.limited(job.queue_id, "resolve", route)
             return answer.addErrback(self._not_resolved, job)
         return route
 
