@@ -21,12 +21,23 @@ CRASH  ?= --rounds 200
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
+# Optional libraries, by the extra of setup.cfg that names them. Where one cannot be installed (it wants a compiler,
+# or a header file), all goes on without it, and its tests are skipped.
+OPTIONAL = import configparser; \
+	setup = configparser.ConfigParser(); \
+	setup.read("setup.cfg"); \
+	print(*sorted(set(setup["options.extras_require"]) - {"test", "docs", "dev", "plot"}))
+
 # An editable install in compat mode: twistd finds the plugin, and editing a file needs no new install.
 $(STAMPS)/venv: setup.cfg
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "setuptools>=65" wheel
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,docs,dev]" --config-settings editable_mode=compat
+	@for extra in $$($(BIN)/python -c '$(OPTIONAL)'); do \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[$$extra]" --config-settings editable_mode=compat \
+			|| echo "make: goes on without the optional libraries of the extra $$extra"; \
+	done
 	@mkdir -p $(STAMPS)
 	@touch $@
 
@@ -56,5 +67,5 @@ crash: $(STAMPS)/venv
 	$(BIN)/python -m tests.crash.kill_rounds $(CRASH)
 
 clean:
-	rm -rf $(VENV) $(STAMPS) build dist docs/_build docs/parameters.rst *.egg-info _trial_temp* .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(STAMPS) build dist docs/_build docs/intake-parameters.rst docs/parameters.rst *.egg-info _trial_temp* .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,10 +1,13 @@
 """
 C{make bench}: this server and Postfix, alternately, in one run.
 
-For each round and number of sessions, each server in turn gets the same messages from qmqp-source and
-delivers them to its smtp-sink. I{accept} is qmqp-source's time from first to last message; I{end to end}
+For each round and number of sessions, each server in turn gets the same messages from the same client and
+delivers them to its smtp-sink. I{accept} is the client's time from first to last message; I{end to end}
 lasts until the server's queue folders are empty. Figures are medians over the rounds. Nothing is
 installed; without Postfix's tools it says what is missing and ends with status 69.
+
+There are two kinds of work: I{plain}, messages of qmqp-source with a default configuration, and I{tables}: mail
+of a mailing list with content checks and address mapping (L{benchmarks.tables}).
 """
 
 from __future__ import annotations
@@ -12,10 +15,12 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -24,8 +29,9 @@ from attrs import asdict, frozen
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import load, tables
 from benchmarks.servers import Ours, Postfix, Server, cpu_seconds, peak_memory, wait_until_drained
-from tests.peers import Peer, find, smtp_sink
+from tests.peers import Peer, find, scratch, smtp_sink
 
 TOOLS = ("qmqp-source", "smtp-sink")
 WARM_UP_MESSAGES = 200
@@ -33,10 +39,29 @@ DRAIN_SECONDS = 300.0
 
 
 @frozen(slots=True)
+class Work:
+    """
+    What the servers are to do.
+
+    @ivar name: C{plain} or C{tables}.
+    @ivar title: what it is.
+    @ivar settings: main.cf parameters for both.
+    @ivar send: sends messages (port, sessions, messages) and waits for all replies; gives the seconds that it
+        took. L{RuntimeError}: one was not accepted.
+    """
+
+    name: str
+    title: str
+    settings: Mapping[str, str]
+    send: Callable[[int, int, int], float]
+
+
+@frozen(slots=True)
 class Measure:
     """
     One run of one server.
 
+    @ivar work: the name of the work.
     @ivar server: its name.
     @ivar round: counted from 1.
     @ivar sessions: parallel clients.
@@ -47,6 +72,7 @@ class Measure:
     @ivar peak_memory: bytes, since the server's start.
     """
 
+    work: str
     server: str
     round: int
     sessions: int
@@ -57,12 +83,14 @@ class Measure:
     peak_memory: int
 
 
-def qmqp_source(port: int, sessions: int, messages: int, size: int) -> None:
+def qmqp_source(port: int, sessions: int, messages: int, size: int) -> float:
     """
     Send messages, and wait for all replies.
 
+    @return: the seconds that it took.
     @raise RuntimeError: a message was not accepted.
     """
+    start = time.perf_counter()
     done = subprocess.run(
         [
             find("qmqp-source") or "qmqp-source",
@@ -86,30 +114,62 @@ def qmqp_source(port: int, sessions: int, messages: int, size: int) -> None:
     )
     if done.returncode:
         raise RuntimeError(f"qmqp-source ended with status {done.returncode}: {done.stderr.strip()}")
+    return time.perf_counter() - start
 
 
-def run_once(server: Server, round_number: int, sessions: int, messages: int, size: int) -> Measure:
+def plain(size: int) -> Work:
+    """
+    @param size: bytes a message.
+    """
+    return Work(
+        "plain",
+        f"messages of {size} bytes",
+        {},
+        lambda port, sessions, messages: qmqp_source(port, sessions, messages, size),
+    )
+
+
+def with_tables(size: int, kind: str, stack: ExitStack) -> Work:
+    """
+    @param size: bytes a message, after its headers.
+    @param kind: the type of the address tables.
+    @param stack: removes the tables in the end.
+    """
+    folder = scratch()
+    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    tables.write_tables(folder, kind)
+    packed = folder / "requests"
+    load.pack(tables.requests(size), packed)
+    return Work(
+        "tables",
+        f"20 header checks, {kind} canonical and virtual maps, bodies of {size} bytes",
+        tables.settings(folder, kind),
+        lambda port, sessions, messages: load.send(packed, port, sessions, messages),
+    )
+
+
+def run_once(work: Work, server: Server, round_number: int, sessions: int, messages: int) -> Measure:
     """
     @return: the measure of one run.
     """
     before = cpu_seconds(server.processes())
     start = time.perf_counter()
     try:
-        qmqp_source(server.port, sessions, messages, size)
-        accepted = time.perf_counter()
+        accept_seconds = work.send(server.port, sessions, messages)
         wait_until_drained(server, DRAIN_SECONDS)
     except RuntimeError as problem:
         raise RuntimeError(
-            f"{server.name}, {sessions} sessions: {problem}\n{server.last_words()}"
+            f"{server.name}, {work.name}, {sessions} sessions: {problem}\n{server.last_words()}"
         ) from problem
     drained = time.perf_counter()
     pids = server.processes()
     return Measure(
+        work=work.name,
         server=server.name,
         round=round_number,
         sessions=sessions,
         messages=messages,
-        accept_seconds=accepted - start,
+        accept_seconds=accept_seconds,
         total_seconds=drained - start,
         cpu_seconds=max(0.0, cpu_seconds(pids) - before),
         peak_memory=peak_memory(pids),
@@ -129,11 +189,12 @@ def rate(measures: list[Measure], server: str, sessions: int, seconds: str) -> f
     return statistics.median(rates) if rates else None
 
 
-def table(measures: list[Measure], sessions: list[int], size: int) -> Table:
+def table(measures: list[Measure], sessions: list[int], work: Work) -> Table:
     """
     @return: the comparison for people.
     """
-    result = Table(title=f"messages of {size} bytes a second, medians")
+    measures = [one for one in measures if one.work == work.name]
+    result = Table(title=f"{work.name}: {work.title}; messages a second, medians")
     result.add_column("sessions", justify="right")
     for what in ("accept", "end to end"):
         result.add_column(f"{what}\n{Ours.name}", justify="right")
@@ -169,6 +230,48 @@ def resources(measures: list[Measure]) -> list[str]:
     return lines
 
 
+def compare(
+    work: Work,
+    counts: list[int],
+    rounds: int,
+    messages: int,
+    only: str | None,
+    profile: Path | None,
+    measures: list[Measure],
+    console: Console,
+) -> None:
+    """
+    Let both servers do one kind of work.
+
+    @param counts: numbers of sessions.
+    @param measures: gets the results.
+    """
+    with ExitStack() as stack:
+        servers: list[Server] = []
+        if only != "postfix":
+            servers.append(Ours(_relayhost(_sink(stack)), profile, work.settings))
+        if only != "ours":
+            servers.append(Postfix(_relayhost(_sink(stack)), work.settings))
+        for server in servers:
+            stack.callback(server.stop)
+            server.start()
+            run_once(work, server, 0, min(10, max(counts)), WARM_UP_MESSAGES)
+        for round_number in range(1, rounds + 1):
+            for count in counts:
+                # One client alone is slow everywhere: a fifth of the messages says as much.
+                number = max(1, messages // 5) if count == 1 else messages
+                # Who goes first changes, so that neither always finds the other's dirty pages.
+                for server in servers if round_number % 2 else reversed(servers):
+                    measure = run_once(work, server, round_number, count, number)
+                    measures.append(measure)
+                    console.print(
+                        f"{work.name:6}, round {round_number}, {count:3d} sessions, {server.name:>8}: "
+                        f"accept {number / measure.accept_seconds:8,.0f}/s, "
+                        f"end to end {number / measure.total_seconds:8,.0f}/s",
+                        highlight=False,
+                    )
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--sessions", multiple=True, type=click.IntRange(1, 1000), help="Parallel clients; repeatable. [1 10 50]"
@@ -178,6 +281,16 @@ def resources(measures: list[Measure]) -> list[str]:
     "--rounds", default=3, show_default=True, type=click.IntRange(1), help="Runs of each, alternating."
 )
 @click.option("--size", default=4096, show_default=True, type=click.IntRange(1), help="Bytes a message.")
+@click.option(
+    "--work", "chosen", multiple=True, type=click.Choice(["plain", "tables"]), help="Repeatable. [both]"
+)
+@click.option(
+    "--table-type",
+    default="hash",
+    show_default=True,
+    type=click.Choice(["hash", "btree", "cdb", "lmdb", "texthash"]),
+    help="The type of the address tables.",
+)
 @click.option("--only", type=click.Choice(["ours", "postfix"]), help="Leave the other out.")
 @click.option(
     "--profile", type=click.Path(path_type=Path, dir_okay=False), help="Run ours under cProfile; for pstats."
@@ -190,6 +303,8 @@ def bench(
     messages: int,
     rounds: int,
     size: int,
+    chosen: tuple[str, ...],
+    table_type: str,
     only: str | None,
     profile: Path | None,
     json_file: Path | None,
@@ -208,34 +323,21 @@ def bench(
         console.print("Without an installed Postfix and root no comparison is possible: only ours is run.")
         only = "ours"
     counts = sorted(set(sessions)) or [1, 10, 50]
+    if profile is not None and len(chosen) != 1:
+        raise click.UsageError("--profile is for one kind of work: choose it with --work")
     measures: list[Measure] = []
     with ExitStack() as stack:
-        servers: list[Server] = []
-        if only != "postfix":
-            servers.append(Ours(_relayhost(_sink(stack)), profile))
-        if only != "ours":
-            servers.append(Postfix(_relayhost(_sink(stack))))
-        for server in servers:
-            stack.callback(server.stop)
-            server.start()
-            run_once(server, 0, min(10, max(counts)), WARM_UP_MESSAGES, size)
-        for round_number in range(1, rounds + 1):
-            for count in counts:
-                # One client alone is slow everywhere: a fifth of the messages says as much.
-                number = max(1, messages // 5) if count == 1 else messages
-                # Who goes first changes, so that neither always finds the other's dirty pages.
-                for server in servers if round_number % 2 else reversed(servers):
-                    measure = run_once(server, round_number, count, number, size)
-                    measures.append(measure)
-                    console.print(
-                        f"round {round_number}, {count:3d} sessions, {server.name:>8}: "
-                        f"accept {number / measure.accept_seconds:8,.0f}/s, "
-                        f"end to end {number / measure.total_seconds:8,.0f}/s",
-                        highlight=False,
-                    )
-    console.print(table(measures, counts, size))
-    for line in resources(measures):
-        console.print(line, highlight=False)
+        works = []
+        if "plain" in chosen or not chosen:
+            works.append(plain(size))
+        if "tables" in chosen or not chosen:
+            works.append(with_tables(size, table_type, stack))
+        for work in works:
+            compare(work, counts, rounds, messages, only, profile, measures, console)
+        for work in works:
+            console.print(table(measures, counts, work))
+            for line in resources([one for one in measures if one.work == work.name]):
+                console.print(line, highlight=False)
     if profile is not None:
         console.print(f"profile: {sys.executable} -m pstats {profile}", highlight=False)
     if json_file is not None:

@@ -1,5 +1,6 @@
 """
-Sphinx's configuration. The page of parameters is generated from the parameter table at each build.
+Sphinx's configuration. The pages of parameters are generated at each build, from the parameter table and
+from the tests.
 """
 
 import subprocess
@@ -18,15 +19,18 @@ html_theme_options = {"description": "A mail queue for people who send", "fixed_
 highlight_language = "text"
 nitpicky = True
 
-reference = subprocess.run(
-    [sys.executable, "-m", "qmqpd_tx.config.reference"],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    check=False,
-)
-if reference.returncode:
-    raise RuntimeError(f"the page of parameters cannot be made: {reference.stderr}")
-target = HERE / "parameters.rst"
-if not target.exists() or target.read_text("utf-8") != reference.stdout:
-    target.write_text(reference.stdout, "utf-8")
+
+def generate(module: str, page: str) -> None:
+    """Write what a module prints to a page, if that has changed."""
+    printed = subprocess.run(
+        [sys.executable, "-m", module], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if printed.returncode:
+        raise RuntimeError(f"{page} cannot be made: {printed.stderr}")
+    target = HERE / page
+    if not target.exists() or target.read_text("utf-8") != printed.stdout:
+        target.write_text(printed.stdout, "utf-8")
+
+
+generate("qmqpd_tx.config.reference", "parameters.rst")
+generate("tests.config.manual", "intake-parameters.rst")

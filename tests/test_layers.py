@@ -24,7 +24,7 @@ BASE = frozenset({"eager", "events", "message", "status", "interfaces", "netstri
 LIBRARIES: Mapping[str, frozenset[str]] = {
     "address": frozenset({"tables"}),
     "bounce": frozenset({"address"}),
-    "cleanup": frozenset({"address", "tables"}),
+    "cleanup": frozenset({"address", "milter", "tables"}),
     "flush": frozenset({"address", "tables", "spool.queueid"}),
     "transports": frozenset({"address"}),
     "admin": frozenset(
@@ -49,7 +49,7 @@ REACTOR = frozenset({"tap"})
 SIMULATED = frozenset({"config", "maillog", "qmgr", "spool.memory"})
 """What the second composition root wires together; it is imported by nobody but its command."""
 
-COMPOSITION = frozenset({"intake", "mailsystem", "refresh", "resolver", "startup", "tap"})
+COMPOSITION = frozenset({"cleanups", "intake", "mailsystem", "refresh", "resolver", "startup", "tap"})
 """Who wires the rooms together: may import everything, and is imported by nobody else."""
 
 

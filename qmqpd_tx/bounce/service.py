@@ -289,7 +289,7 @@ class Bounces:
             return await self._postmaster(
                 message, Kind.FAILED, recipients, shown, settings.double_bounces_to, True
             )
-        if message.envelope.verp_delimiters is not None:
+        if message.envelope.verp_delimiters is not None and settings.verp:
             notice = await self._to_verp_senders(message, recipients, message.envelope.verp_delimiters)
         else:
             notice = await self._to_sender(message, Kind.FAILED, recipients, sender, True)

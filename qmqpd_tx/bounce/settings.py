@@ -26,6 +26,7 @@ class Settings:
     @ivar warning_time: C{delay_warning_time}, seconds; 0 for no warnings.
     @ivar confirms: C{confirm_delay_cleared}, where there are warnings.
     @ivar lifetime: C{maximal_queue_lifetime}, seconds.
+    @ivar verp: whether each recipient of a VERP message has its own notice (not C{disable_verp_bounces}).
     @ivar treatment: what notices go through on their way in: content checks and mail filters only where
         C{internal_mail_filter_classes} has C{bounce}.
     """
@@ -42,6 +43,7 @@ class Settings:
     warning_time: float
     confirms: bool
     lifetime: float
+    verp: bool
     treatment: Treatment
 
     @classmethod
@@ -66,6 +68,7 @@ class Settings:
             warning_time=warning_time,
             confirms=warning_time > 0 and config.boolean("confirm_delay_cleared"),
             lifetime=config.seconds("maximal_queue_lifetime"),
+            verp=not config.boolean("disable_verp_bounces"),
             treatment=Treatment(checks=filtered, milters=filtered),
         )
 

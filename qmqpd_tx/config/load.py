@@ -17,7 +17,7 @@ from qmqpd_tx.config.host import Host
 from qmqpd_tx.config.main_cf import parse_main_cf
 from qmqpd_tx.config.master_cf import parse_master_cf
 from qmqpd_tx.config.model import Config
-from qmqpd_tx.config.raw import RawConfig
+from qmqpd_tx.config.raw import READ_ONLY, RawConfig
 from qmqpd_tx.interfaces import ConfigError
 
 
@@ -58,13 +58,16 @@ def raw_from_text(
         services = parse_master_cf(DEFAULT_MASTER_CF, "built-in master.cf")
     else:
         services = parse_master_cf(master, master_file)
+    settings = parse_main_cf(text, main_file)
+    ignored = {name: settings.pop(name) for name in READ_ONLY if name in settings}
     return RawConfig(
-        settings=parse_main_cf(text, main_file),
+        settings=settings,
         services=services,
         directory=directory,
         host=Host.here() if host is None else host,
         file=main_file,
         has_master_cf=master is not None,
+        ignored=ignored,
     )
 
 
@@ -80,6 +83,7 @@ def checked(raw: RawConfig) -> Config:
         host=raw.host,
         file=raw.file,
         has_master_cf=raw.has_master_cf,
+        ignored=raw.ignored,
     )
 
 

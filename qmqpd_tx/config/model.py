@@ -21,7 +21,7 @@ from qmqpd_tx.config.main_cf import shown
 from qmqpd_tx.config.master_cf import MasterService
 from qmqpd_tx.config.parameters import PARAMETERS, TRANSPORT_PARAMETERS
 from qmqpd_tx.config.parameters.transports import transport_member
-from qmqpd_tx.config.raw import RawConfig
+from qmqpd_tx.config.raw import READ_ONLY, RawConfig
 from qmqpd_tx.config.table import Parameter, Type, Value
 from qmqpd_tx.interfaces import ConfigError, IConfig
 
@@ -133,7 +133,8 @@ class Config(RawConfig):
             C{$service_name} its name.
         @raise ConfigError: an override is bad; names the line in master.cf.
         """
-        overrides = {"service_name": service.name, **service.overrides}
+        own = {name: value for name, value in service.overrides.items() if name not in READ_ONLY}
+        overrides = {**own, "service_name": service.name}
         return self._replaced(overrides, service.file, service.line)
 
     def _replaced(self, overrides: Mapping[str, str], file: str, line: int = 0) -> Config:

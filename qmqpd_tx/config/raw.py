@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from attrs import evolve, frozen
+from attrs import Factory, evolve, frozen
 
 from qmqpd_tx.config.expression import ExpressionError, expand
 from qmqpd_tx.config.host import Host
@@ -23,6 +23,10 @@ from qmqpd_tx.config.parameters import PARAMETERS, TRANSPORT_PARAMETERS
 from qmqpd_tx.config.parameters.transports import transport_member
 from qmqpd_tx.config.warn import is_member, start_up_warnings
 from qmqpd_tx.interfaces import ConfigError
+
+
+READ_ONLY = ("config_directory", "process_id", "process_name", "service_name")
+"""What the program knows itself: setting it changes nothing, and is warned of."""
 
 
 @frozen(slots=True, eq=False)
@@ -36,6 +40,7 @@ class RawConfig:
     @ivar host: what the defaults of C{myhostname} and others come from.
     @ivar file: what to call main.cf in messages.
     @ivar has_master_cf: whether the services are from a file, not the built-in ones.
+    @ivar ignored: what main.cf sets of L{READ_ONLY}.
     """
 
     settings: Mapping[str, Setting]
@@ -44,6 +49,7 @@ class RawConfig:
     host: Host
     file: str = "main.cf"
     has_master_cf: bool = False
+    ignored: Mapping[str, Setting] = Factory(dict)
 
     def lookup(self, name: str) -> str | None:
         """
@@ -144,4 +150,8 @@ class RawConfig:
         """
         @return: what is set to no effect, a line each, whatever C{helpful_warnings} says.
         """
-        return list(start_up_warnings(self.settings, self.services))
+        read_only = [
+            f"{setting.where()}: overriding earlier entry: {name}={self.raw(name)}"
+            for name, setting in self.ignored.items()
+        ]
+        return [*read_only, *start_up_warnings(self.settings, self.services)]

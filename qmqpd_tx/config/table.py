@@ -44,7 +44,7 @@ class Parameter:
     @ivar type: the type of its value.
     @ivar default: the default as it would stand in main.cf; may hold C{$name}.
     @ivar help: one line for people.
-    @ivar low: the smallest good value: seconds for a time, the length for a string.
+    @ivar low: the smallest good value: seconds for a time, the length for a string or a list.
     @ivar high: the largest good value.
     @ivar unit: for a time, the unit of a number without one.
     @ivar fractions: for a time, whether it may have decimals.
@@ -80,6 +80,8 @@ class Parameter:
                 return values.seconds(text, self.unit, self.low, self.high, self.fractions)
             case Type.LIST:
                 words = values.words(text)
+                if self.low is not None and len(words) < self.low:
+                    raise ValueError(f"the list must not be empty: use {_alternatives(self.choices)}")
                 for word in words:
                     self.check_choice(word)
                 return words

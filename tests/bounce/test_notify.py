@@ -120,6 +120,17 @@ class Audience(BounceTestCase):
         self.assertEqual(len(blocks), 2)
         self.assertEqual(blocks[1]["Final-Recipient"], "rfc822; bill@z.test")
 
+    def test_one_notice_for_verp_mail(self) -> None:
+        """
+        With disable_verp_bounces, one for all, to the sender as it would be without VERP.
+        """
+        self.configure("disable_verp_bounces = yes\n")
+        addresses = [b"joe@y.test", b"bill@z.test"]
+        message, recipients = self.message(sender=b"l@x.test", recipients=addresses, verp=b"-=")
+        (notice,) = self.notices(message, [failure(recipient) for recipient in recipients])
+        self.assertEqual(notice.recipients[0][0], b"l@x.test")
+        self.assertEqual(len(self.parse(notice)[2]), 3)
+
     def test_reconfigure(self) -> None:
         """
         The next notice follows the new configuration.

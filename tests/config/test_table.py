@@ -191,7 +191,7 @@ class ReferenceTests(SynchronousTestCase):
         entry = text[text.index("\nhash_queue_depth\n") :].split("\n.. _")[0]
         self.assertIn(":Default: ``1``\n:Type: integer\n:Values: from 1 to 16", entry)
         self.assertNotIn(":Effect:", entry)
-        entry = text[text.index("\nmax_use\n") :].split("\n.. _")[0]
+        entry = text[text.index("\nsetgid_group\n") :].split("\n.. _")[0]
         self.assertIn(":Effect: none", entry)
         entry = text[text.index("\nqueue_commit_threads\n") :].split("\n.. _")[0]
         self.assertIn(":Postfix: does not have this parameter", entry)

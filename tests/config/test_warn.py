@@ -23,14 +23,14 @@ class WarnTests(SynchronousTestCase):
         Parameters of Postfix that do nothing here are named in one line, those of master.cf too.
         """
         config = config_from_text(
-            "smtpd_banner = x\nmax_use = 5\nlmtp_tcp_port = 24\n",
-            "628 inet n - n - - qmqpd -o max_idle=5s\n",
+            "smtpd_banner = x\nsmtpd_peername_lookup = no\nlmtp_tcp_port = 24\n",
+            "628 inet n - n - - qmqpd -o setgid_group=x\n",
         )
         self.assertEqual(
             config.warnings(),
             [
                 "these parameters are known to Postfix but have no effect here: "
-                "lmtp_tcp_port, max_idle, max_use, smtpd_banner"
+                "lmtp_tcp_port, setgid_group, smtpd_banner, smtpd_peername_lookup"
             ],
         )
 
@@ -83,4 +83,4 @@ class WarnTests(SynchronousTestCase):
         """
         helpful_warnings = no silences them all.
         """
-        self.assertEqual(config_from_text("x = 1\nmax_use = 2\nhelpful_warnings = no").warnings(), [])
+        self.assertEqual(config_from_text("x = 1\nsetgid_group = x\nhelpful_warnings = no").warnings(), [])

@@ -10,6 +10,7 @@ from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from qmqpd_tx.config import config_from_text
+from qmqpd_tx.qmqp.admission import ClientLists
 from qmqpd_tx.qmqp.hostnames import ClientNames
 from qmqpd_tx.qmqp.hosts import HostsFile
 from qmqpd_tx.qmqp.server import QMQPServerFactory
@@ -19,7 +20,12 @@ from tests.qmqp.cleanup import MemoryCleanup
 class Everybody:
     """An access list that lets everybody in."""
 
+    immediate = True
+
     def matches(self, name: str, address: str) -> bool:
+        return True
+
+    async def find(self, name: str, address: str) -> bool:
         return True
 
 
@@ -49,7 +55,7 @@ class QMQPServerTestCase(TestCase):
             config_from_text(self.config),
             clock,
             self.cleanup,
-            Everybody(),
+            ClientLists(access=Everybody()),
             names,
             max_connections=self.max_connections,
         )

@@ -6,21 +6,26 @@ and a value that Postfix's programs refuse is refused here.
 from __future__ import annotations
 
 import os
+import shutil
+import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from click.testing import CliRunner
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from qmqpd_tx.admin.context import Context
 from qmqpd_tx.admin.postconf import postconf_command
+from qmqpd_tx.cleanup import Cleanup
 from qmqpd_tx.config import config_from_text
 from qmqpd_tx.config.known import KNOWN
 from qmqpd_tx.config.parameters import PARAMETERS
 from qmqpd_tx.interfaces import ConfigError
-from tests.peers import require
+from qmqpd_tx.spool.memory import MemoryMailQueue
+from tests.peers import require, require_root, scratch
 
 Finished = subprocess.CompletedProcess[str]
 
@@ -123,6 +128,82 @@ LAYOUTS = (
 )
 """Whole files."""
 
+INTAKE = """\
+compatibility_level = 3.6
+myhostname = mx.example.org
+header_checks = pcre:/etc/header, regexp:{
+  {/^X-A:/ WARN}
+  {/^X-B:/ PREPEND X-C: d}
+ }
+nested_header_checks =
+body_checks = static:{DUNNO this}
+canonical_maps = inline:{ {a@b = c@d}, {e@f = g@h} } hash:$mine/canonical
+mine = /etc/tables
+virtual_maps = lmdb:$mine/old
+recipient_bcc_maps = $sender_bcc_maps, unionmap:{static:x, $virtual_alias_maps}
+sender_bcc_maps = ${always_bcc?{inline:{x=$always_bcc}}:{fail:nobody}}
+always_bcc = archive@$mydomain
+masquerade_domains = $mydomain, !keep.$mydomain
+masquerade_exceptions = root
+    postmaster
+message_strip_characters = \\0
+non_smtpd_milters = inet:localhost:8891, { unix:/run/x.sock, connect_timeout = 3s, default_action=accept }
+milter_macro_defaults = a=1, {b=two words}
+milter_macro_v = $mail_name
+receive_override_options = no_address_mappings
+relocated_maps = texthash:/etc/relocated
+strict_8bitmime = yes
+in_flow_delay = 2
+debug_peer_list = 192.0.2.0/24 [2001:db8::]/32 $mydomain
+undisclosed_recipients_header = To: nobody in particular:;
+duplicate_filter_limit = $virtual_alias_expansion_limit
+milter_protocol = $milter_command_timeout
+odd_transport_maps = x
+cleanup_delay = $in_flow_delay
+header_size_limit = oops
+"""
+"""A configuration of intake."""
+
+ASKED: Sequence[Sequence[str]] = (
+    ("-n",),
+    ("-n", "-x"),
+    ("-n", "-H"),
+    ("-x", "mime_header_checks", "nested_header_checks", "header_checks"),
+    ("-h", "-x", "header_checks"),
+    ("-x", "virtual_alias_maps", "virtual_alias_domains", "virtual_maps"),
+    ("-x", "recipient_bcc_maps"),
+    ("-x", "sender_bcc_maps"),
+    ("-x", "-o", "always_bcc=", "sender_bcc_maps", "always_bcc"),
+    ("-x", "-o", "header_checks=static:x", "mime_header_checks", "header_checks"),
+    ("-x", "masquerade_domains", "masquerade_exceptions", "masquerade_classes"),
+    ("-x", "-o", "mydomain=other.test", "masquerade_domains", "debug_peer_list"),
+    ("non_smtpd_milters", "milter_macro_defaults", "milter_macro_v", "milter_macro_daemon_name"),
+    ("-x", "milter_macro_daemon_name", "milter_macro_v"),
+    ("-d", "milter_macro_v", "milter_macro_daemon_name", "milter_connect_macros", "milter_mail_macros"),
+    ("milter_data_macros", "milter_end_of_data_macros", "milter_helo_macros", "milter_rcpt_macros"),
+    ("milter_connect_timeout", "milter_command_timeout", "milter_content_timeout"),
+    ("-d", "in_flow_delay", "header_size_limit", "hopcount_limit", "duplicate_filter_limit"),
+    ("in_flow_delay", "header_size_limit", "duplicate_filter_limit", "milter_protocol"),
+    ("-x", "duplicate_filter_limit", "milter_protocol", "cleanup_delay"),
+    ("strict_8bitmime", "strict_7bit_headers", "strict_8bitmime_body", "strict_mime_encoding_domain"),
+    ("-h", "message_drop_headers", "message_strip_characters", "message_reject_characters"),
+    ("canonical_classes", "sender_canonical_classes", "recipient_canonical_classes"),
+    ("-x", "propagate_unmatched_extensions", "recipient_delimiter", "canonical_maps"),
+    ("-x", "undisclosed_recipients_header", "empty_address_recipient", "header_from_format"),
+    ("-d", "append_dot_mydomain", "append_at_myorigin", "swap_bangpath", "allow_percent_hack"),
+    ("-x", "-o", "compatibility_level=0", "append_dot_mydomain", "smtputf8_enable"),
+    ("-d", "-x", "smtputf8_enable", "smtputf8_autodetect_classes", "local_header_rewrite_clients"),
+    ("-d", "address_verify_relayhost", "address_verify_transport_maps", "show_user_unknown_table_name"),
+    ("-x", "address_verify_relayhost", "address_verify_local_transport"),
+    ("-d", "-h", "parent_domain_matches_subdomains", "proxy_read_maps"),
+    ("-x", "relocated_maps", "transport_maps", "sender_dependent_relayhost_maps"),
+    ("-d", "body_checks_size_limit", "mime_nesting_limit", "mime_boundary_length_limit"),
+    ("-d", "virtual_alias_address_length_limit", "virtual_alias_recursion_limit"),
+    ("-d", "lmdb_map_size", "hash_queue_names", "berkeley_db_create_buffer_size"),
+    ("-d", "max_idle", "max_use", "ipc_timeout", "daemon_timeout", "debug_peer_level"),
+)
+"""What is asked about L{INTAKE}."""
+
 VALUES: Mapping[str, Sequence[str]] = {
     "ipc_timeout": (
         *("3", "3s", "3m", "3h", "3d", "3w", "+5", "05", "2147483647"),
@@ -144,6 +225,73 @@ VALUES: Mapping[str, Sequence[str]] = {
     "inet_protocols": ("ipv4", "all", "ipv5"),
 }
 """Values that every Postfix program checks; some good, some not."""
+
+CLEANUP_VALUES: Mapping[str, Sequence[str]] = {
+    "header_size_limit": ("1", "0"),
+    "header_address_token_limit": ("1", "0"),
+    "body_checks_size_limit": ("1", "0", "x"),
+    "mime_nesting_limit": ("1", "0", "1k"),
+    "mime_boundary_length_limit": ("1", "0"),
+    "hopcount_limit": ("1", "0"),
+    "duplicate_filter_limit": ("1", "0"),
+    "virtual_alias_recursion_limit": ("1", "0"),
+    "virtual_alias_expansion_limit": ("1", "0"),
+    "virtual_alias_address_length_limit": ("1", "0"),
+    "queue_file_attribute_count_limit": ("1", "0"),
+    "in_flow_delay": ("0", "10s", "11s", "x"),
+    "milter_connect_timeout": ("1s", "0"),
+    "milter_command_timeout": ("1s", "0"),
+    "milter_content_timeout": ("1h", "0"),
+    "masquerade_classes": ("envelope_sender,header_recipient", "", "sender"),
+    "canonical_classes": ("header_sender", "", "headers"),
+    "sender_canonical_classes": ("header_sender", "header_recipient", "nobody"),
+    "recipient_canonical_classes": ("envelope_recipient", "all"),
+    "propagate_unmatched_extensions": (
+        "canonical, virtual, alias, forward, include, generic",
+        "",
+        "relocated",
+    ),
+    "header_from_format": ("standard", "obsolete", "other"),
+    "strict_8bitmime": ("yes", "maybe"),
+    "strict_7bit_headers": ("no", "1"),
+    "detect_8bit_encoding_header": ("no", ""),
+    "always_add_missing_headers": ("yes", "always"),
+    "enable_original_recipient": ("no", "none"),
+    "always_bcc": ("not an address", ""),
+    "header_checks": ("", "nope:x", "no-colon", "static:x"),
+    "virtual_alias_maps": ("", "nope:x", "no-colon", "static:x"),
+    "recipient_bcc_maps": ("nope:x", "inline:{a=b}"),
+    "smtputf8_autodetect_classes": ("all", "sendmail, verify", "nobody"),
+}
+"""Values that cleanup(8) checks when it starts."""
+
+QMQPD_VALUES: Mapping[str, Sequence[str]] = {
+    "qmqpd_timeout": ("1s", "0"),
+    "qmqpd_error_delay": ("0", "-1"),
+    "qmqpd_client_port_logging": ("yes", "maybe"),
+    "receive_override_options": ("no_milters, no_address_mappings", "", "no_mappings"),
+    "verp_delimiter_filter": ("-=+", "", "-"),
+    "debug_peer_level": ("1", "0", "two"),
+    "content_filter": ("smtp:[127.0.0.1]:10025", ""),
+    "max_use": ("1", "0"),
+    "max_idle": ("1s", "0"),
+    "daemon_timeout": ("1s", "0"),
+    "ipc_timeout": ("1s", "0"),
+    "smtputf8_enable": ("no", "never"),
+    "enable_idna2003_compatibility": ("yes", "2003"),
+    "soft_bounce": ("yes", "soft"),
+}
+"""Values that qmqpd(8) checks when it starts."""
+
+STRICTER = frozenset(
+    {
+        "header_checks = nope:x",
+        "recipient_bcc_maps = nope:x",
+        "smtputf8_autodetect_classes = nobody",
+        "virtual_alias_maps = nope:x",
+    }
+)
+"""What Postfix finds out when the first mail needs it, and we at the start."""
 
 MASTER = """\
 # comment
@@ -274,6 +422,78 @@ class PostconfTests(SynchronousTestCase):
             except ConfigError:
                 good = False
             self.assertEqual(good, theirs.stdout == "y\n", f"{text}\n{theirs.stderr}")
+
+    def test_intake(self) -> None:
+        """
+        Parameters of intake: defaults, expansion, C{-o} and layout.
+        """
+        self.assertSame([(INTAKE, arguments) for arguments in ASKED])
+
+    def test_cleanup_values(self) -> None:
+        """
+        What Postfix's cleanup(8) starts with, ours starts with, and what it refuses, is refused here.
+        """
+        self.compare_starts("cleanup", CLEANUP_VALUES)
+
+    def test_qmqpd_values(self) -> None:
+        """
+        What Postfix's qmqpd(8) starts with, ours starts with, and what it refuses, is refused here.
+        """
+        self.compare_starts("qmqpd", QMQPD_VALUES)
+
+    def compare_starts(self, program: str, values: Mapping[str, Sequence[str]]) -> None:
+        """
+        @raise FailTest: naming all values on which Postfix's program and we disagree.
+        """
+        require_root()
+        texts = [f"{name} = {value}" for name, options in values.items() for value in options]
+        with ThreadPoolExecutor(12) as pool:
+            theirs = list(pool.map(lambda text: self.starts(program, text), texts))
+        different = []
+        for text, their in zip(texts, theirs, strict=True):
+            try:
+                config = config_from_text(f"compatibility_level = 3.6\n{text}\n")
+                Cleanup(config=config, clock=Clock(), queue=MemoryMailQueue())
+                our = True
+            except ConfigError:
+                our = False
+            if our != (their and text not in STRICTER):
+                different.append(f"{text}: Postfix {their}, ours {our}")
+        self.assertEqual(different, [], "\n".join(different))
+
+    def starts(self, program: str, parameter: str) -> bool:
+        """
+        @return: whether one of Postfix's daemons, alone, gets as far as saying something to its client.
+        """
+        folder = scratch()
+        try:
+            queue = folder / "queue"
+            for each in ("incoming", "pid", "public", "private"):
+                (queue / each).mkdir(parents=True)
+                shutil.chown(queue / each, "postfix")
+            (folder / "main.cf").write_text(
+                f"compatibility_level = 3.6\n{parameter}\n"
+                f"queue_directory = {queue}\ndata_directory = {folder}\n"
+                f"maillog_file = {folder}/log\nmaillog_file_prefixes = {folder}\n"
+            )
+            our_end, its_end = socket.socketpair()
+            with our_end, its_end:
+                process = subprocess.Popen(
+                    [f"/usr/lib/postfix/sbin/{program}", "-S"],
+                    stdin=its_end,
+                    stdout=its_end,
+                    stderr=subprocess.DEVNULL,
+                    env={"MAIL_CONFIG": str(folder), "PATH": os.environ["PATH"]},
+                )
+                its_end.close()
+                our_end.settimeout(60)
+                try:
+                    return bool(our_end.recv(1000))
+                finally:
+                    our_end.close()
+                    process.wait(60)
+        finally:
+            shutil.rmtree(folder)
 
     def test_listing(self) -> None:
         """

@@ -13,8 +13,10 @@ import socket
 import time
 
 from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import SynchronousTestCase
 
 from qmqpd_tx.netstring import encode
+from qmqpd_tx.qmqp.verp import split_verp
 from tests.interop.qmqp_server import QMQPServerTestCase
 from tests.peers import PrivatePostfix
 from tests.qmqp.packets import RECIPIENT, SENDER, packet
@@ -74,6 +76,37 @@ SAME: dict[str, bytes] = {
     "end in a recipient": b"120:2:x\n,5:a@b.c,5:ab",
     "data after the packet": PLAIN + b"x",
     "two packets": PLAIN + PLAIN,
+    "space before the length": b" 5:",
+    "a dot in the length": b"5.0:",
+    "NUL for the length": b"\0",
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    "a PROXY header": b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n" + PLAIN,
+    "sender length beyond all": encode(b"2:x\n,99999999999999999999:"),
+    "sender length not a digit": encode(b"2:x\n,-1:a,"),
+    "recipient length beyond all": encode(b"2:x\n," + encode(SENDER) + b"99999999999999999999:"),
+    "recipient length negative": encode(b"2:x\n," + encode(SENDER) + b"-1:a,"),
+    "end in the sender's length": b"120:2:x\n,5",
+    "end after the sender": b"120:2:x\n,5:a@b.c,",
+    "end before the last comma": PLAIN[:-1],
+    "empty recipient": packet(recipients=[b""]),
+    "empty recipient among others": packet(recipients=[RECIPIENT, b"", RECIPIENT]),
+    "a hundred recipients": packet(recipients=[b"u%d@example.org" % number for number in range(100)]),
+    "the same recipient twice": packet(recipients=[RECIPIENT, RECIPIENT]),
+    "content of a line end": packet(content=b"\n"),
+    "content with CR LF": packet(content=b"Subject: x\r\n\r\nbody\r\n"),
+    "content without header": packet(content=b"\nbody\n"),
+    "content with NUL": packet(content=b"Subject: x\n\n\0\n"),
+    "8-bit content": packet(content=b"Subject: \xc3\xbc\n\n\xff\n"),
+    "8-bit sender": packet(sender=b"\xe9@example.com"),
+    "UTF-8 in both": packet(sender="ü@exämple.com".encode(), recipients=["ü@exämple.org".encode()]),
+    "sender of spaces": packet(sender=b"   "),
+    "VERP with a delimiter from the local part": packet(sender=b"ab@example.com-@[]"),
+    "VERP with a quoted at sign": packet(sender=b'"q@r"-@example.com-@[]'),
+    "VERP with equal delimiters": packet(sender=b"list=@example.com-@[]"),
+    "VERP twice": packet(sender=b"list-@example.com-@[]-@[]"),
+    "VERP without prefix": packet(sender=b"-@example.com-@[]"),
+    "VERP suffix only": packet(sender=b"-@[]"),
+    "VERP suffix cut": packet(sender=b"list-@example.com-@["),
 }
 
 K = b"KOk: queued as ID"
@@ -98,10 +131,16 @@ DIFFERENT: dict[str, tuple[bytes, bytes, bytes]] = {
         NO_RECIPIENTS,
         b"Dnetstring format error while receiving recipient address",
     ),
+    "a colon": (b":", b"", BEYOND + b"message content"),
     "empty packet": (
         b"0:,",
         b"Dnetstring format error while receiving message content",
         BEYOND + b"message content",
+    ),
+    "VERP with a control character": (
+        packet(sender=b"list\x01@example.com-@[]"),
+        b'DError: Invalid VERP delimiters: "\x01=". Need two characters from "-=+"',
+        b'DError: Invalid VERP delimiters: "?=". Need two characters from "-=+"',
     ),
     "wrong last comma": (
         PLAIN[:-1] + b"x",
@@ -147,6 +186,26 @@ def normal_lines(lines: list[str]) -> list[list[str]]:
     return sessions
 
 
+VERP_SENDERS = (
+    b"list-@example.com-@[]",
+    b"a@b-@[]",
+    b"-@b.com-@[]",
+    b"list-@-@[]",
+    b"a-@b.com@c.com-@[]",
+    b"list+@x.com-@[]",
+    b"list=@x.com-@[]",
+    b"LIST-@X.COM-@[]",
+    b"list--@x.com-@[]",
+    b"list-@x.com@[]",
+    b"a b-@x.com-@[]",
+    b"@x.com-@[]",
+    b"-list-@x.com-@[]",
+    b"list-@[192.0.2.1]-@[]",
+    b"#@[]",
+)
+"""What a sender with and without VERP can look like; all are accepted."""
+
+
 class WireTests(QMQPServerTestCase):
     """One Postfix for all cases: it takes a second to start."""
 
@@ -184,3 +243,29 @@ class WireTests(QMQPServerTestCase):
             if name == "nothing at all":
                 expected = [line for line in expected if "client=" not in line]
             self.assertEqual((name, our_log[name]), (name, expected))
+
+
+class SenderTests(SynchronousTestCase):
+    """What VERP senders are split into: as Postfix's queue files have it."""
+
+    def test_side_by_side(self) -> None:
+        settings = {"qmqpd_error_delay": "0", "defer_transports": "smtp", "default_transport": "smtp"}
+        with PrivatePostfix(settings) as postfix:
+            theirs = {}
+            for sender in VERP_SENDERS:
+                reply = talk(postfix.port, packet(sender=sender))
+                queue_id = re.search(rb"queued as (\w+)", reply)
+                assert queue_id is not None, (sender, reply)
+                text = postfix.command("postcat", "-e", "-q", queue_id[1].decode())
+                found = dict(re.findall(rb"^(sender|verp_delimiters): (.*)$", text, re.MULTILINE))
+                theirs[sender] = (found[b"sender"], found.get(b"verp_delimiters"))
+        for sender in VERP_SENDERS:
+            split = split_verp(sender)
+            # What does not end in a domain has our origin appended; that is cleanup's work.
+            ours = (split.sender, split.delimiters)
+            self.assertEqual((sender, ours), (sender, theirs[sender]))
+
+
+class NumberTests(SynchronousTestCase):
+    def test_number_of_cases(self) -> None:
+        self.assertGreaterEqual(len(SAME) + len(DIFFERENT) + len(VERP_SENDERS), 90)

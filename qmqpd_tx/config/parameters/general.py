@@ -50,15 +50,13 @@ PARAMETERS: tuple[Parameter, ...] = (
         default="2",
         low=1,
         high=MAXIMUM_INTEGER,
-        effect=False,
-        help="How much more to log for peers in debug_peer_list.",
+        help="How verbose the log is for peers in debug_peer_list: 1 shows netstrings and replies, 2 reads too.",
     ),
     Parameter(
         name="debug_peer_list",
         type=Type.LIST,
         default="",
-        effect=False,
-        help="Peers to log more about.",
+        help="Clients whose connections are logged verbosely.",
     ),
     Parameter(
         name="default_database_type",
@@ -98,6 +96,12 @@ PARAMETERS: tuple[Parameter, ...] = (
         ),
     ),
     Parameter(
+        name="enable_idna2003_compatibility",
+        type=Type.BOOLEAN,
+        default="no",
+        help="Look domains up in the DNS as IDNA2003 wrote them, where IDNA2008 differs.",
+    ),
+    Parameter(
         name="export_environment",
         type=Type.LIST,
         default="TZ MAIL_CONFIG LANG",
@@ -116,8 +120,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         default=(
             "MAIL_CONFIG MAIL_DEBUG MAIL_LOGTAG TZ XAUTHORITY DISPLAY LANG=C POSTLOG_SERVICE POSTLOG_HOSTNAME"
         ),
-        effect=False,
-        help="Environment variables that Postfix takes over.",
+        help="The environment variables that environ: tables have: names, and name=value.",
     ),
     Parameter(
         name="inet_interfaces",
@@ -148,8 +151,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         type=Type.TIME,
         default="3600s",
         low=1,
-        effect=False,
-        help="Limit for messages between Postfix's processes. Here there is one process.",
+        help="The longest wait for a table or for cleanup while a client is served; then it is answered Z.",
     ),
     Parameter(
         name="mail_name",
@@ -198,8 +200,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         type=Type.TIME,
         default="100s",
         low=1,
-        effect=False,
-        help="How long an idle Postfix process waits. Here there is one process.",
+        help="A service that has had nothing to do for so long looks whether main.cf has changed.",
     ),
     Parameter(
         name="max_use",
@@ -207,8 +208,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         default="100",
         low=1,
         high=MAXIMUM_INTEGER,
-        effect=False,
-        help="How many clients a Postfix process serves. Here there is one process.",
+        help="After so many connections a service looks whether main.cf has changed.",
     ),
     Parameter(
         name="multi_instance_name",
@@ -233,10 +233,9 @@ PARAMETERS: tuple[Parameter, ...] = (
     ),
     Parameter(
         name="mynetworks",
-        type=Type.STRING,
+        type=Type.LIST,
         default="127.0.0.0/8 [::1]/128",
-        effect=False,
-        help="Networks of trusted SMTP clients.",
+        help="Trusted networks: what permit_mynetworks means.",
     ),
     Parameter(
         name="mynetworks_style",
@@ -257,7 +256,6 @@ PARAMETERS: tuple[Parameter, ...] = (
         name="owner_request_special",
         type=Type.BOOLEAN,
         default="yes",
-        effect=False,
         help=(
             "Whether owner-name and name-request addresses are never taken apart at the recipient_delimiter."
         ),
@@ -270,6 +268,15 @@ PARAMETERS: tuple[Parameter, ...] = (
             "qmqpd_authorized_clients,relay_domains,smtpd_access_maps"
         ),
         help="Lists in which example.com also matches names under it.",
+    ),
+    Parameter(
+        name="pattern_match_limit",
+        type=Type.INTEGER,
+        default="1000000",
+        low=1000,
+        high=10000000,
+        own=True,
+        help="How many steps a pattern of a pcre: table may take to search one key, before the lookup fails.",
     ),
     Parameter(
         name="process_id",

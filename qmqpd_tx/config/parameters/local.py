@@ -169,7 +169,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         name="propagate_unmatched_extensions",
         type=Type.LIST,
         default="canonical, virtual",
-        effect=False,
+        choices=("canonical", "virtual", "alias", "forward", "include", "generic"),
         help="Look-ups that keep an address extension.",
     ),
     Parameter(

@@ -11,6 +11,20 @@ from qmqpd_tx.config.values import MAXIMUM_INTEGER
 
 PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
+        name="anvil_rate_time_unit",
+        type=Type.TIME,
+        default="60s",
+        low=1,
+        help="The window in which the connections of a client are counted.",
+    ),
+    Parameter(
+        name="cleanup_service_name",
+        type=Type.STRING,
+        default="cleanup",
+        low=1,
+        help="The cleanup service of master.cf that a qmqpd service hands its mail to.",
+    ),
+    Parameter(
         name="default_verp_delimiters",
         type=Type.STRING,
         default="+=",
@@ -21,7 +35,6 @@ PARAMETERS: tuple[Parameter, ...] = (
         name="disable_verp_bounces",
         type=Type.BOOLEAN,
         default="no",
-        effect=False,
         help="Send one bounce to the plain sender instead of one for each recipient's VERP address.",
     ),
     Parameter(
@@ -51,6 +64,58 @@ PARAMETERS: tuple[Parameter, ...] = (
             "Clients that may use the QMQP server: addresses, networks, host names, .domains, "
             "/file; ! excludes. None by default."
         ),
+    ),
+    Parameter(
+        name="qmqpd_client_connection_count_limit",
+        type=Type.INTEGER,
+        default="0",
+        low=0,
+        high=MAXIMUM_INTEGER,
+        own=True,
+        help="How many connections one client may have at a time; 0 for no limit.",
+    ),
+    Parameter(
+        name="qmqpd_client_connection_rate_limit",
+        type=Type.INTEGER,
+        default="0",
+        low=0,
+        high=MAXIMUM_INTEGER,
+        own=True,
+        help="How many connections one client may make in anvil_rate_time_unit; 0 for no limit.",
+    ),
+    Parameter(
+        name="qmqpd_client_event_cache_size",
+        type=Type.INTEGER,
+        default="100000",
+        low=1,
+        high=MAXIMUM_INTEGER,
+        own=True,
+        help="How many clients are remembered for qmqpd_client_connection_rate_limit.",
+    ),
+    Parameter(
+        name="qmqpd_client_event_limit_exceptions",
+        type=Type.LIST,
+        default="",
+        own=True,
+        help="Clients to which no limit applies, written as in qmqpd_authorized_clients.",
+    ),
+    Parameter(
+        name="qmqpd_client_ipv4_prefix_length",
+        type=Type.INTEGER,
+        default="32",
+        low=0,
+        high=32,
+        own=True,
+        help="How many bits of an IPv4 address tell clients apart when they are counted.",
+    ),
+    Parameter(
+        name="qmqpd_client_ipv6_prefix_length",
+        type=Type.INTEGER,
+        default="64",
+        low=0,
+        high=128,
+        own=True,
+        help="How many bits of an IPv6 address tell clients apart when they are counted.",
     ),
     Parameter(
         name="qmqpd_client_name_cache_size",
@@ -111,6 +176,13 @@ PARAMETERS: tuple[Parameter, ...] = (
         help="Pause before a negative reply to a QMQP client.",
     ),
     Parameter(
+        name="qmqpd_local_header_rewrite_clients",
+        type=Type.LIST,
+        default="static:all",
+        own=True,
+        help="Clients whose headers are completed with our domain; as local_header_rewrite_clients.",
+    ),
+    Parameter(
         name="qmqpd_timeout",
         type=Type.TIME,
         default="300s",
@@ -129,6 +201,22 @@ PARAMETERS: tuple[Parameter, ...] = (
         ),
     ),
     Parameter(
+        name="qmqpd_upstream_proxy_protocol",
+        type=Type.ENUM,
+        default="",
+        choices=("", "haproxy"),
+        own=True,
+        help="How a proxy in front of this service says who the client is: haproxy, or none.",
+    ),
+    Parameter(
+        name="qmqpd_upstream_proxy_timeout",
+        type=Type.TIME,
+        default="5s",
+        low=1,
+        own=True,
+        help="How long a proxy may take to say who the client is.",
+    ),
+    Parameter(
         name="smtpd_client_port_logging",
         type=Type.BOOLEAN,
         default="no",
@@ -141,6 +229,13 @@ PARAMETERS: tuple[Parameter, ...] = (
         default="yes",
         effect=False,
         help="Look up client host names.",
+    ),
+    Parameter(
+        name="smtputf8_autodetect_classes",
+        type=Type.LIST,
+        default="sendmail, verify",
+        choices=("all", "bounce", "forward", "notify", "qmqpd", "sendmail", "smtpd", "verify"),
+        help="Where mail comes from that is looked at for what needs SMTPUTF8; qmqpd is mail by QMQP.",
     ),
     Parameter(
         name="soft_bounce",

@@ -10,6 +10,20 @@ from qmqpd_tx.config.table import Parameter, Type
 
 PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
+        name="empty_address_default_transport_maps_lookup_key",
+        type=Type.STRING,
+        default="<>",
+        low=1,
+        help="What stands for the null sender in sender_dependent_default_transport_maps.",
+    ),
+    Parameter(
+        name="empty_address_relayhost_maps_lookup_key",
+        type=Type.STRING,
+        default="<>",
+        low=1,
+        help="What stands for the null sender in sender_dependent_relayhost_maps.",
+    ),
+    Parameter(
         name="error_service_name",
         type=Type.STRING,
         default="error",
@@ -21,7 +35,6 @@ PARAMETERS: tuple[Parameter, ...] = (
         name="local_recipient_maps",
         type=Type.STRING,
         default="proxy:unix:passwd.byname $alias_maps",
-        effect=False,
         help="Tables of all local recipients.",
     ),
     Parameter(
@@ -54,7 +67,6 @@ PARAMETERS: tuple[Parameter, ...] = (
         name="relay_recipient_maps",
         type=Type.STRING,
         default="",
-        effect=False,
         help="Tables of all relayed recipients.",
     ),
     Parameter(
@@ -74,28 +86,31 @@ PARAMETERS: tuple[Parameter, ...] = (
         name="relocated_maps",
         type=Type.STRING,
         default="",
-        effect=False,
         help="Tables of addresses that have moved.",
+    ),
+    Parameter(
+        name="resolve_reject_unknown_recipients",
+        type=Type.BOOLEAN,
+        default="no",
+        own=True,
+        help="Bounce recipients that the recipient tables of their address class do not have.",
     ),
     Parameter(
         name="sender_dependent_default_transport_maps",
         type=Type.STRING,
         default="",
-        effect=False,
         help="Tables from sender to default_transport.",
     ),
     Parameter(
         name="sender_dependent_relayhost_maps",
         type=Type.STRING,
         default="",
-        effect=False,
         help="Tables from sender to relayhost.",
     ),
     Parameter(
         name="show_user_unknown_table_name",
         type=Type.BOOLEAN,
         default="yes",
-        effect=False,
         help="Tell the client which table a recipient is missing from.",
     ),
     Parameter(
@@ -114,7 +129,6 @@ PARAMETERS: tuple[Parameter, ...] = (
         name="virtual_alias_maps",
         type=Type.STRING,
         default="$virtual_maps",
-        effect=False,
         help="Tables of these aliases.",
     ),
     Parameter(
@@ -127,7 +141,6 @@ PARAMETERS: tuple[Parameter, ...] = (
         name="virtual_mailbox_maps",
         type=Type.STRING,
         default="",
-        effect=False,
         help="Tables of the mailboxes in these domains.",
     ),
     Parameter(

@@ -456,7 +456,6 @@ PARAMETERS: tuple[Parameter, ...] = (
         name="smtputf8_enable",
         type=Type.BOOLEAN,
         default="${{$compatibility_level} <level {1} ? {no} : {yes}}",
-        effect=False,
-        help="Offer and use SMTPUTF8.",
+        help="Use SMTPUTF8 (RFC 6531) for mail that needs it; addresses must be UTF-8 then.",
     ),
 )

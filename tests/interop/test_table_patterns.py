@@ -1,0 +1,382 @@
+"""
+Side by side with Postfix: what C{postmap -q} finds in a table, is found here, and where it warns of a
+line, the table is refused for that line.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from qmqpd_tx.interfaces import ConfigError, TableError
+from qmqpd_tx.tables import open_table
+from tests.peers import require, scratch
+
+WORDS = "abc x1y2 Foo user@dom.test aab a+b ABD q1 list-outgoing@x owner-list-outgoing@x a/b axbc $1".split()
+ADDRESSES = (
+    "1.1.1.1 1.1.1.5 1.2.3.4 2.2.2.2 10.0.0.1 10.1.2.3 10.200.0.9 192.0.2.1 ::1 2001:db8::1 2001:DB8:0:0::2 "
+    "2001:db9:: ::ffff:1.1.1.1 010.0.0.1 [10.0.0.1] foo 1.1.1.1/32 fe80::1%eth0"
+).split()
+
+CIDR: Sequence[str] = (
+    "10.0.0.1 a\n10.0.0.0/8 b\n!192.0.2.0/24 c\n",
+    "10.0.0.0/8 b\n10.0.0.1 never\n",
+    "0.0.0.0/0 v4 $x $$\n::/0 v6\n",
+    "[2001:db8::]/32 x\n[::1/128] z\n[1.1.1.1]\ty\n",
+    "2001:db8::/32 a b  c  \n  d\n",
+    "if 1.1.0.0/16\n1.1.1.1 y\nendif\n1.1.1.5 z\n",
+    "IF 1.1.1.1\n1.1.1.1 Y\nENDIF\n",
+    "if !1.1.0.0/16\n1.1.1.1 no\n0.0.0.0/0 y\n::/0 six\nendif\n1.1.1.1 yes\n",
+    "if 10.0.0.0/8\nif !10.1.0.0/16\n10.0.0.0/8 outer\nendif\n10.1.2.3 inner\nendif\n::/0 six\n",
+    "! 1.1.1.1 x\n",
+    "!!1.1.1.1 x\n",
+    "!::/0 x\n",
+    "1.1.1.1/32 p\n# comment\n\n q\n2.0.0.0/08 r\n",
+    "::ffff:1.1.1.1 mapped\n",
+)
+
+BAD_CIDR: Sequence[str] = (
+    "10.0.0.1/8 x",
+    "2001:db8::1/32 x",
+    "1.2.3 x",
+    "1.2.3.4/33 x",
+    "foo x",
+    "1.1.1.1",
+    "01.1.1.1 y",
+    "1.1.1.1/ y",
+    "1.1.1.1/+8 y",
+    "1.1.1.0/24/3 y",
+    "fe80::1%eth0 x",
+    "[1.1.1.1 x",
+    "[::2]128 v",
+    "[] y",
+    "/8 x",
+    "if",
+    "endif",
+    "if 1.1.0.0/16 foo",
+    "if 1.1.0.0/16",
+)
+
+PATTERNS: Sequence[str] = (
+    "/x(.)y(.)/ $1-${2}-$(1)-$$-$2\n",
+    "/(a)bc/ $01 $001 $$1\n",
+    "/(x)(.)(y)(.)/ $4$3$2$1\n",
+    "/(.)(.)(.)(.)(.)(.)(.)(.)(.)(.)(.)/ $10 $11 ${1}0\n",
+    "/(q)?abc/ <$1>\n",
+    "!/abc/ neg\n",
+    "!/(a)bc/ neg$$\n",
+    "!!/abc/ n\n",
+    "!!!/abc/ n\n",
+    "! /abc/ n\n",
+    '"abc" q\n"Foo" r\n',
+    "~abc~ x\n#abc# y\n",
+    "|a\\|b| p\n",
+    "/a\\/b/ x\n",
+    "/abc/i x\n/ABC/ y\n",
+    "/ABC/ y\n",
+    "/abc/iii x\n/./ rest\n",
+    "/abc/   spaced   out  \n  more\n",
+    '/abc/ "q"\n',
+    "// x\n",
+    "/a{2}b/ x\n/^.{3}$/ three\n",
+    "/^[[:alpha:]]+$/ letters\n/[^[:alnum:]]/ other\n",
+    "/[]a]b/ bracket\n/[a-]\\+/ dash\n",
+    "/^(a|ab)(c|bcd)?$/ <$1><$2>\n",
+    "/^(.*)-outgoing@(.*)$/ 550 Use ${1}@${2} instead\n",
+    "if !/^owner-/\n/^(.*)-outgoing@(.*)$/ 550 Use ${1}@${2} instead\nendif\n",
+    "if /abc/\n/a/ in\nendif\n/a/ out\n",
+    "IF !/abc/\n/a/ in\nENDIF\n/a/ out\n",
+    "if/abc/\n/a/ in\nendif\n",
+    "if /a/\nif !/abc/\n/a/ in\nendif\n/abc/ mid\nendif\n/a/ out\n",
+    "/abc/ ! /abd/ x\n",
+    "/^\\$1$/ dollar\n",
+)
+
+REGEXP: Sequence[str] = (
+    "/a.c/!/abd/ x\n/Foo/ z\n",
+    "/a.c/!/abc/ x\n/Foo/ z\n",
+    "/(a).(c|d)/!/x(q)bd/ x$1$2\n",
+    "!/a.c/!/Foo/ x\n/abc/ z\n",
+    "/a.c/!/abd/!/zzz/ x\n",
+    "/abc/ix x\n",
+    "/a\\(b\\)c/x yes$1\n/a+b/x plus\n",
+    "/(a)\\1/ yes$1\n",
+    "/\\<user\\>/ word\n/\\w+@\\w+/ address\n",
+    "/a**b/ x\n",
+    "/\\d/ digit\n/\\D/ letter d\n",
+    "/a)|b(c)/ <$1>\n",
+)
+
+PCRE: Sequence[str] = (
+    "/^(?!owner-)(.*)-outgoing@(.*)/ 550 Use ${1}@${2} instead\n",
+    "/(a+)(a*)b/U $1-$2\n",
+    "/b/A x\n/a/A y\n",
+    "/a b c/x x\n",
+    "/\\x61\\x{62}c/ hex\n",
+    "/\\d\\w/ digit\n/(?<=x)b/ behind\n",
+    "/(?i-s)foo/i x\n",
+    "/(.)\\1/ twice $1\n",
+    "/a{1,2/ x\n/\\Qa+b\\E/ quoted\n",
+    "/(?<name>F)oo/ <$1>\n",
+)
+
+BAD_PATTERNS: Sequence[str] = (
+    "/abc/ $0 x",
+    "/abc/ ok $1",
+    "/(a)bc/ $x",
+    "/(a)bc/ a$",
+    "/(a)bc/ ${1",
+    "/(a)bc/ ${1x}",
+    "/(a)bc/ $-1",
+    "/(a)bc/ ${}",
+    "/(a)bc/ $2z",
+    "!/(a)bc/ neg$1",
+    "/abc",
+    "abc x",
+    "/abc/z x",
+    "/abc/",
+    "/a(bc/ x",
+    "/a[bc/ x",
+    "/*a/ x",
+    "/a\\",
+    "if",
+    "if abc",
+    "if /abc/ foo",
+    "if /abc/",
+    "endif",
+)
+
+COMBINED: Sequence[tuple[str, str]] = (
+    ("pipemap:{TABLE,TABLE}", "a b x"),
+    ("pipemap:{TABLE TABLE TABLE}", "a"),
+    ("pipemap:{TABLE}", "a A q"),
+    ("pipemap:{TABLE,fail:x}", "q a"),
+    ("pipemap:{ TABLE , inline:{ {b=z z} {c=d}} }", "a A"),
+    ("pipemap:{regexp:{ {/^(.*)$/ <$1>} } regexp:{ {/^<(.*)>$/ $1$1} }}", "aB"),
+    ("pipemap:{static:aB,regexp:{{/^(.*)$/i $1}}}", "x"),
+    ("unionmap:{TABLE,inline:{a=q,x=y}}", "a x q A"),
+    ("unionmap:{inline:{x=1},inline:{x=2}}", "x z"),
+    ("unionmap:{inline:{ {x=1,2} },inline:{x=2}}", "x z"),
+    ("unionmap:{inline:{x=1},fail:x}", "x z"),
+    ("unionmap:{static:{a b},static:c}", "a"),
+    ("unionmap:{inline:{ab=x},regexp:{{/^(.*)$/ $1}}}", "aB cD"),
+    ("unionmap:{regexp:{{/^(.*)$/ $1}},inline:{ab=x}}", "aB cD"),
+    ("randmap:{a}", "x"),
+    ("randmap:{{a b}}", "x"),
+    ("fail:x", "a"),
+    ("environ:x", "qmqpd_tx_env QMQPD_TX_ENV nosuch"),
+    ("inline:{a=b}", "A a b"),
+    ("inline:{ {a = b} {a = c} }", "a"),
+    ("inline:{{ a = {b} }}", "a"),
+    ("inline:{ a=b=c, {d = e, f} }", "a d"),
+    ("static:x", "a b"),
+    ("static:{ x y }", "a"),
+    ("static:{ {x} }", "a"),
+    ("static:x}", "a"),
+    ("TABLE", 'a b x EMPTYV space Self "k" dup cont'),
+    ("regexp:{ {/^a/ x}, {#c} {/^(b)/ $1$$} }", "a b c"),
+    ("pcre:{ {/^a/ x} {if /b/} {/(?=c)/ y} {endif} }", "a bc b c"),
+    ("cidr:{ {1.2.3.0/24 y} {!::/0 z} }", "1.2.3.4 1.2.4.4 ::1"),
+)
+
+BAD_NAMES: Sequence[str] = (
+    "pipemap:{}",
+    "pipemap:TABLE",
+    "pipemap:{TABLE",
+    "pipemap:{texthash:/no/such}",
+    "pipemap:{foo:bar}",
+    "pipemap:{bar}",
+    "unionmap:{}",
+    "unionmap:{inline:{x=1}, {inline:{x=2}}}",
+    "randmap:{}",
+    "randmap:a",
+    "randmap:{ }",
+    "inline:{}",
+    "inline:foo",
+    "inline: {a=b}",
+    "inline:{ a = b }",
+    "inline:{{a=b}x}",
+    "static:",
+    "static:{x} y",
+    "static:{x",
+    "environ:",
+    "regexp:/no/such",
+    "cidr:/no/such",
+    "regexp:{ /a/ x }",
+    "regexp:{ {/a/ x",
+    "regexp:{ {/a/ x}{/b/ y} }",
+    "texthash:{ {a b} }",
+)
+
+TEXT = """\
+a b
+b c
+x y,z
+EMPTYV
+space a  b
+self self
+dup first
+dup second
+cont one
+
+# between
+  two
+"k" quoted
+"""
+
+
+class Postmap:
+    """Postfix's command, with a configuration of its own."""
+
+    def __init__(self) -> None:
+        self.program = require("postmap")
+        self.folder = scratch()
+        (self.folder / "main.cf").write_text(
+            "compatibility_level = 3.6\nmyhostname = mx.example.org\nmynetworks = 127.0.0.0/8\n"
+            "inet_protocols = ipv4\n"
+        )
+        for name in ("dynamicmaps.cf", "dynamicmaps.cf.d"):
+            source = Path("/etc/postfix") / name
+            if source.exists():
+                (self.folder / name).symlink_to(source)
+
+    def query(self, table: str, keys: Sequence[str]) -> tuple[dict[str, str], str]:
+        """
+        @return: the values by key, and what it complained of.
+        """
+        done = subprocess.run(
+            [self.program, "-c", str(self.folder), "-q", "-", table],
+            input="".join(key + "\n" for key in keys),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={**os.environ, "qmqpd_tx_env": "here", "QMQPD_TX_ENV": "there"},  # noqa: SIM112
+        )
+        return dict(line.split("\t", 1) for line in done.stdout.splitlines()), done.stderr
+
+    def one(self, table: str, key: str) -> str | None:
+        """
+        @return: the value of a key that may have newlines.
+        """
+        command = [self.program, "-c", str(self.folder), "-q", key, table]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        return done.stdout[:-1] if done.returncode == 0 else None
+
+
+def ours(table: str, keys: Sequence[str]) -> tuple[dict[str, str], bool]:
+    """
+    @return: what is found here, up to the first failure, and whether there was one.
+    """
+    opened = open_table(table, "p")
+    found = {}
+    for key in keys:
+        try:
+            value = opened.lookup(key.encode())
+        except TableError:
+            return found, True
+        if value is not None:
+            found[key] = value.decode()
+    return found, False
+
+
+class PostmapTests(SynchronousTestCase):
+    """The same tables, the same keys."""
+
+    def setUp(self) -> None:
+        self.postmap = Postmap()
+        self.path = self.postmap.folder / "table"
+
+    def agree(self, table: str, keys: Sequence[str]) -> None:
+        """
+        Both find the same.
+        """
+        expected, complaints = self.postmap.query(table, keys)
+        found, failed = ours(table, keys)
+        self.assertEqual(found, expected, f"{table}: {self.content()}: {complaints}")
+        self.assertEqual(failed, "query error" in complaints, f"{table}: {complaints}")
+
+    def content(self) -> str:
+        """
+        @return: that of the table's file, for messages.
+        """
+        return repr(self.path.read_text()) if self.path.exists() else ""
+
+    def all_agree(self, kind: str, contents: Sequence[str], keys: Sequence[str]) -> None:
+        """
+        Both find the same in tables of such content.
+        """
+        for content in contents:
+            self.path.write_text(content)
+            self.agree(f"{kind}:{self.path}", keys)
+
+    def both_complain(self, kind: str, lines: Sequence[str]) -> None:
+        """
+        Where Postfix warns of a line and leaves it out, we refuse the table, and name that line.
+        """
+        for line in lines:
+            self.path.write_text(f"# a comment\n\n{line}\n")
+            _, complaints = self.postmap.query(f"{kind}:{self.path}", ["x"])
+            self.assertRegex(complaints, r"table, line 3: |macro|ENDIF|IF", line)
+            error = self.assertRaises(ConfigError, open_table, f"{kind}:{self.path}", "p")
+            self.assertIn(f"{self.path}, line 3: ", str(error), line)
+
+    def test_cidr(self) -> None:
+        """Networks."""
+        self.all_agree("cidr", CIDR, ADDRESSES)
+
+    def test_bad_cidr(self) -> None:
+        """Lines that are no networks; host bits in the very words."""
+        self.both_complain("cidr", BAD_CIDR)
+        for line in BAD_CIDR[:2]:
+            self.path.write_text(line + "\n")
+            _, complaints = self.postmap.query(f"cidr:{self.path}", ["x"])
+            words = re.search(r"non-null.*instead", complaints)
+            assert words is not None
+            error = self.assertRaises(ConfigError, open_table, f"cidr:{self.path}", "p")
+            self.assertIn(words[0], str(error))
+
+    def test_regexp(self) -> None:
+        """Expressions of the C library."""
+        self.all_agree("regexp", (*PATTERNS, *REGEXP), WORDS)
+
+    def test_pcre(self) -> None:
+        """Perl's expressions."""
+        self.all_agree("pcre", (*PATTERNS, *PCRE), WORDS)
+
+    def test_bad_patterns(self) -> None:
+        """Lines that make no sense."""
+        self.both_complain("regexp", BAD_PATTERNS)
+        self.both_complain("pcre", (*BAD_PATTERNS, "/a/!/b/ x", "/a**/ x"))
+
+    def test_folded_headers(self) -> None:
+        """A key of several lines."""
+        for kind in ("regexp", "pcre"):
+            for pattern in ("^b$", "a$", "a.b", "a[^x]b", "^a", "a\\nb"):
+                for flag in ("", "m"):
+                    self.path.write_text(f"/{pattern}/{flag} yes\n")
+                    expected = self.postmap.one(f"{kind}:{self.path}", "a\nb")
+                    found = open_table(f"{kind}:{self.path}", "p").lookup(b"a\nb")
+                    self.assertEqual(found, expected and expected.encode(), (kind, pattern, flag))
+
+    def test_combined(self) -> None:
+        """Tables of tables, and those that stand in the parameter."""
+        self.path.write_text(TEXT)
+        os.environ["qmqpd_tx_env"] = "here"  # noqa: SIM112
+        self.addCleanup(os.environ.pop, "qmqpd_tx_env")
+        for table, keys in COMBINED:
+            for key in keys.split():
+                self.agree(table.replace("TABLE", f"texthash:{self.path}"), [key])
+
+    def test_bad_names(self) -> None:
+        """Names of tables that make no sense end both."""
+        self.path.write_text(TEXT)
+        for name in BAD_NAMES:
+            table = name.replace("TABLE", f"texthash:{self.path}")
+            _, complaints = self.postmap.query(table, ["x"])
+            self.assertIn("fatal: ", complaints, table)
+            self.assertRaises(ConfigError, open_table, table, "p")
