@@ -23,19 +23,20 @@ help:
 
 # Optional libraries, by the extra of setup.cfg that names them. Where one cannot be installed (it wants a compiler,
 # or a header file), all goes on without it, and its tests are skipped.
-OPTIONAL = import configparser; \
+OPTIONAL := import configparser; \
 	setup = configparser.ConfigParser(); \
 	setup.read("setup.cfg"); \
 	print(*sorted(set(setup["options.extras_require"]) - {"test", "docs", "dev", "plot"}))
+INSTALL  := -m pip install --quiet --disable-pip-version-check
 
 # An editable install in compat mode: twistd finds the plugin, and editing a file needs no new install.
 $(STAMPS)/venv: setup.cfg
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "setuptools>=65" wheel
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,docs,dev]" --config-settings editable_mode=compat
+	$(BIN)/python $(INSTALL) "setuptools>=65" wheel
+	$(BIN)/python $(INSTALL) -e ".[test,docs,dev]" --config-settings editable_mode=compat
 	@for extra in $$($(BIN)/python -c '$(OPTIONAL)'); do \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[$$extra]" --config-settings editable_mode=compat \
+		$(BIN)/python $(INSTALL) -e ".[$$extra]" --config-settings editable_mode=compat \
 			|| echo "make: goes on without the optional libraries of the extra $$extra"; \
 	done
 	@mkdir -p $(STAMPS)

@@ -223,9 +223,11 @@ class IMessageWriter(Interface):
             only be made when it is known whether there is one recipient.
         """
 
-    def recipient(address: bytes, original: bytes) -> Any:
+    def recipient(address: bytes, original: bytes, silent: bool = False) -> Any:
         """
         Append a recipient.
+
+        @param silent: as in L{Recipient<qmqpd_tx.message.Recipient>}.
 
         @return: as L{write}.
         """

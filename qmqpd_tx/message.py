@@ -113,6 +113,7 @@ class Recipient:
 
     @ivar address: where to deliver to.
     @ivar original: the address as the client sent it.
+    @ivar silent: whether the sender is not to hear of it: an automatic copy.
     @ivar position: the store's own mark of this recipient (the offset of its status byte in the
         file store); unique within the message and opaque to everybody else.
     """
@@ -120,6 +121,7 @@ class Recipient:
     address: bytes
     original: bytes
     position: int
+    silent: bool = False
 
 
 @frozen(slots=True)

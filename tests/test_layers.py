@@ -38,6 +38,7 @@ LIBRARIES: Mapping[str, frozenset[str]] = {
             "spool.inspect",
             "spool.offline",
             "spool.queueid",
+            "tables",
         }
     ),
 }

@@ -38,6 +38,8 @@ CLEAN_DOTTED = re.compile(
 
 _IN_CLEAN = re.compile(rb'"[^"]*+"|(%b@[A-Za-z0-9.-]++)' % _LOCAL_PART)
 
+_ADDRESS = re.compile(_LOCAL_PART + rb"@[A-Za-z0-9-]++(?:\.[A-Za-z0-9-]++)*+")
+
 _TOKENS = re.compile(
     rb"""(?P<space>[ \t\n]+)
     |(?P<quoted>"(?:[^"\\]|\\.)*+")
@@ -225,6 +227,13 @@ def _tokens(value: bytes, limit: int) -> list[_Token]:
     return tokens
 
 
+def is_address(value: bytes) -> bool:
+    """
+    @return: whether this is one complete address and nothing else, and needs no parsing.
+    """
+    return _ADDRESS.fullmatch(value) is not None
+
+
 def addresses_of_clean(value: bytes) -> list[bytes]:
     """
     @param value: one that L{CLEAN} matches.
@@ -280,7 +289,9 @@ def parse_addresses(value: bytes, limit: int = MAXIMAL_TOKENS) -> AddressList | 
     return AddressList(reader.addresses, reader.texts, items, reader.changed)
 
 
-def complete_addresses(name: bytes, value: bytes, rewrite: Rewrite, quote: Rewrite) -> bytes | None:
+def complete_addresses(
+    name: bytes, value: bytes, rewrite: Rewrite, quote: Rewrite, limit: int = MAXIMAL_TOKENS
+) -> bytes | None:
     """
     Make the addresses of a header complete.
 
@@ -288,10 +299,11 @@ def complete_addresses(name: bytes, value: bytes, rewrite: Rewrite, quote: Rewri
     @param value: what follows the colon, without the final newline; may be folded.
     @param rewrite: from internal form to complete internal form.
     @param quote: from internal to external form.
+    @param limit: as in L{parse_addresses}.
     @return: L{None} when nothing changes or the value cannot be read; else the new value with its leading
         space.
     """
-    parsed = parse_addresses(value)
+    parsed = parse_addresses(value, limit)
     if parsed is None:
         return None
     return parsed.render(name, [quote(rewrite(address)) for address in parsed.addresses])

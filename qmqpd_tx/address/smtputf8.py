@@ -7,8 +7,8 @@ beyond ASCII; what the envelope has is seen at each delivery, by its sender and 
 without a mark is delivered as if there were no SMTPUTF8: its 8-bit addresses and headers just pass, as they
 always did.
 
-Answers to cleanup(8) and smtp(8), watched: any byte above 127 counts, whether it is UTF-8 or not; so do the
-headers of MIME parts and of attached messages, and text in a body does not.
+Answers to cleanup(8) and smtp(8), watched: any byte above 127 in a header counts, whether it is UTF-8 or not,
+and text in a body does not. Other than there, the headers of MIME parts and of attached messages are body.
 """
 
 from __future__ import annotations

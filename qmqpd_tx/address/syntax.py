@@ -164,17 +164,16 @@ def _is_utf8(value: bytes) -> bool:
 def valid_address(address: bytes, maximal_length: int = 2048) -> bool:
     """
     Say whether mail could be routed by this address at all: what makes Postfix bounce it with
-    C{5.1.3 bad address syntax} when not.
+    C{5.1.3 bad address syntax} when not; for what is beyond ASCII see also
+    L{bad_encoding<qmqpd_tx.address.smtputf8.bad_encoding>}.
 
     @param address: in internal form, with a domain.
     @param maximal_length: bytes (C{line_length_limit}).
     """
-    local, domain = split_address(address)
+    domain = split_address(address)[1]
     if domain is None or len(address) > maximal_length or _CONTROLS.search(address):
         return False
-    if not (valid_hostname(domain) or valid_literal(domain)):
-        return False
-    return address.isascii() or _is_utf8(local)
+    return valid_hostname(domain) or valid_literal(domain)
 
 
 def fold_address(address: bytes) -> bytes:

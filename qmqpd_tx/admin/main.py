@@ -5,7 +5,7 @@ Each command's module is imported when it is used, so that C{send} in a script d
 others. Exit statuses are those of sysexits(3): 0 done, 64 wrong usage, 69 something needed is not
 there, 75 try again, 78 wrong configuration; a command may document others.
 
-Answers to: postqueue(1), postsuper(1), postkick(1), postconf(1), qmail-qmqpc.
+Answers to: postqueue(1), postsuper(1), postkick(1), postconf(1), postmap(1), qmail-qmqpc.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from qmqpd_tx.admin.context import CommandError, Context, Exit, default_config_d
 COMMANDS: dict[str, tuple[str, str]] = {
     "postconf": ("qmqpd_tx.admin.postconf", "postconf_command"),
     "postkick": ("qmqpd_tx.admin.postkick", "postkick_command"),
+    "postmap": ("qmqpd_tx.admin.postmap", "postmap_command"),
     "postqueue": ("qmqpd_tx.admin.postqueue", "postqueue_command"),
     "postsuper": ("qmqpd_tx.admin.postsuper", "postsuper_command"),
     "send": ("qmqpd_tx.admin.send", "send_command"),

@@ -3,7 +3,8 @@ The text of a notice (mail that failed, is late, or was late): an RFC 3464 repor
 
 Takes what is known of a message and of some of its recipients; gives the notice in pieces, so that neither
 many recipients nor a large message are ever held whole. What came from the network is made harmless:
-one line, no control characters, ASCII in C{message/delivery-status}. Answers to bounce(8) and to the
+one line, no control characters, ASCII in C{message/delivery-status}. A notice about mail that asked for
+SMTPUTF8 shows addresses in UTF-8, in the parts that RFC 6533 has for that. Answers to bounce(8) and to the
 structure of its default templates (bounce(5)); the words are our own.
 """
 
@@ -60,6 +61,7 @@ class Report:
     @ivar now: POSIX seconds.
     @ivar eight_bit: whether the message has bytes above 127.
     @ivar whole: whether the message is attached, or its headers only.
+    @ivar internationalized: whether the message is marked for SMTPUTF8.
     @ivar warning_time: C{delay_warning_time}, seconds.
     @ivar lifetime: C{maximal_queue_lifetime}, seconds.
     """
@@ -78,6 +80,7 @@ class Report:
     whole: bool
     warning_time: float
     lifetime: float
+    internationalized: bool = False
 
     @property
     def boundary(self) -> str:
@@ -96,11 +99,21 @@ def _ascii(text: str) -> str:
     return _NOT_ASCII.sub("?", one_line(text))
 
 
-def shown(address: bytes) -> str:
+def shown(address: bytes, internationalized: bool = False) -> str:
     """
-    @return: an address in external form, in ASCII.
+    @param internationalized: whether it may be UTF-8.
+    @return: an address in external form, otherwise in ASCII.
     """
-    return _NOT_ASCII.sub("?", quote_address(address).decode("utf-8", "surrogateescape"))
+    text = quote_address(address).decode("utf-8", "surrogateescape")
+    return _UNPRINTABLE.sub("?", text) if internationalized else _NOT_ASCII.sub("?", text)
+
+
+def _typed(address: bytes, internationalized: bool) -> str:
+    """
+    @return: an address with its type (RFC 3464 section 2.1.2, RFC 6533 section 3).
+    """
+    text = shown(address, internationalized)
+    return f"{'rfc822' if text.isascii() else 'utf-8'}; {text}"
 
 
 def fold(text: str) -> str:
@@ -169,6 +182,19 @@ _SUBJECTS = {
     (Kind.DELIVERED, Audience.SENDER): ("Successful Mail Delivery Report", "auto-replied"),
 }
 
+GLOBAL_STATUS = "global-delivery-status"
+"""What C{message/delivery-status} is when it may have UTF-8 (RFC 6533)."""
+
+EIGHT_BIT = "Content-Transfer-Encoding: 8bit\n"
+
+_ATTACHED = {
+    (True, False): "message/rfc822",
+    (False, False): "text/rfc822-headers",
+    (True, True): "message/global",
+    (False, True): "message/global-headers",
+}
+"""How the message is attached: by whether it is whole, and whether it is marked for SMTPUTF8."""
+
 _UNITS = (("week", 604800), ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 
 
@@ -191,9 +217,11 @@ def lead(report: Report, recipients: Iterable[FailedRecipient]) -> Iterator[byte
     @param recipients: read twice.
     """
     recipients = list(recipients)
-    words = [_describe(recipient, report.kind) for recipient in recipients]
+    internationalized = report.internationalized
+    words = [_describe(recipient, report.kind, internationalized) for recipient in recipients]
     encoding = "7bit" if all(word.isascii() for word in words) else "8bit"
-    whole_encoding = "8bit" if report.eight_bit or encoding == "8bit" else "7bit"
+    plain = not (report.eight_bit or internationalized)
+    whole_encoding = "7bit" if plain and encoding == "7bit" else "8bit"
     subject, submitted = _SUBJECTS[report.kind, report.audience]
     boundary = report.boundary
     yield (
@@ -224,23 +252,26 @@ def lead(report: Report, recipients: Iterable[FailedRecipient]) -> Iterator[byte
     yield (
         f"--{boundary}\n"
         f"Content-Description: Delivery report\n"
-        f"Content-Type: message/delivery-status\n"
+        f"Content-Type: message/{GLOBAL_STATUS if internationalized else 'delivery-status'}\n"
+        f"{EIGHT_BIT if internationalized else ''}"
         f"\n"
         f"Reporting-MTA: dns; {report.hostname}\n"
         f"X-{report.mail_name}-Queue-ID: {report.queue_id}\n"
-        f"X-{report.mail_name}-Sender: rfc822; {shown(report.sender)}\n"
+        f"X-{report.mail_name}-Sender: {_typed(report.sender, internationalized)}\n"
         f"Arrival-Date: {_date(report.arrival_time, report.utc_offset)}\n"
         f"\n"
     ).encode()
     for recipient in recipients:
         yield (_status(recipient, report) + "\n").encode()
     what = "Message" if report.kind is Kind.DELIVERED else "Undelivered Message"
-    what, kind = (what, "message/rfc822") if report.whole else (f"{what} Headers", "text/rfc822-headers")
+    if not report.whole:
+        what += " Headers"
+    kind = _ATTACHED[report.whole, internationalized]
     yield (
         f"--{boundary}\n"
         f"Content-Description: {what}\n"
         f"Content-Type: {kind}\n"
-        f"Content-Transfer-Encoding: {'8bit' if report.eight_bit else '7bit'}\n"
+        f"Content-Transfer-Encoding: {'7bit' if plain else '8bit'}\n"
         f"\n"
         f"Return-Path: <{quote_address(report.sender).decode('utf-8', 'surrogateescape')}>\n"
     ).encode("utf-8", "surrogateescape")
@@ -253,12 +284,12 @@ def tail(report: Report) -> bytes:
     return f"\n--{report.boundary}--\n".encode()
 
 
-def _describe(recipient: FailedRecipient, kind: Kind) -> str:
+def _describe(recipient: FailedRecipient, kind: Kind, internationalized: bool) -> str:
     also = ""
     if recipient.original != recipient.address:
-        also = f" (originally <{shown(recipient.original)}>)"
+        also = f" (originally <{shown(recipient.original, internationalized)}>)"
     via = f" delivery via {one_line(recipient.relay)}:" if kind is Kind.DELIVERED else ""
-    return fold(f"<{shown(recipient.address)}>{also}:{via} {one_line(recipient.text)}")
+    return fold(f"<{shown(recipient.address, internationalized)}>{also}:{via} {one_line(recipient.text)}")
 
 
 def _status(recipient: FailedRecipient, report: Report) -> str:
@@ -268,8 +299,8 @@ def _status(recipient: FailedRecipient, report: Report) -> str:
         # Another host has it, and need not tell the sender what it does with it (RFC 3464 section 2.3.3).
         action = "relayed"
     lines = [
-        f"Final-Recipient: rfc822; {shown(recipient.address)}\n",
-        f"Original-Recipient: rfc822; {shown(original)}\n",
+        f"Final-Recipient: {_typed(recipient.address, report.internationalized)}\n",
+        f"Original-Recipient: {_typed(original, report.internationalized)}\n",
         f"Action: {action}\n",
         f"Status: {recipient.dsn if _STATUS.fullmatch(recipient.dsn) else '5.0.0'}\n",
     ]

@@ -43,6 +43,7 @@ class FailedRecipient:
     @ivar relay: C{host[address]:port}, C{local} or C{none}.
     @ivar remote_mta: who gave C{diagnostic}, or L{None}.
     @ivar diagnostic: the remote host's reply, or L{None}.
+    @ivar silent: whether the sender is not to hear of it.
     """
 
     address: bytes
@@ -52,6 +53,7 @@ class FailedRecipient:
     relay: str = "none"
     remote_mta: str | None = None
     diagnostic: str | None = None
+    silent: bool = False
 
 
 def encode_outcome(outcome: Outcome) -> bytes:
@@ -69,6 +71,8 @@ def encode_outcome(outcome: Outcome) -> bytes:
         fields.append((b"M", _bytes(outcome.remote_mta)))
     if outcome.diagnostic is not None:
         fields.append((b"D", _bytes(outcome.diagnostic)))
+    if outcome.recipient.silent:
+        fields.append((b"Q", b""))
     return b"".join(encode(tag + value) for tag, value in fields)
 
 
@@ -120,6 +124,7 @@ def _recipient(fields: dict[bytes, bytes]) -> FailedRecipient | None:
         relay=_text(fields.get(b"L", b"none")),
         remote_mta=optional[b"M"],
         diagnostic=optional[b"D"],
+        silent=b"Q" in fields,
     )
 
 

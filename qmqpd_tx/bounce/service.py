@@ -50,7 +50,7 @@ from qmqpd_tx.interfaces import (
     IStoredMessage,
     SpoolError,
 )
-from qmqpd_tx.message import LogKind, QueueID
+from qmqpd_tx.message import SMTPUTF8, LogKind, QueueID
 from qmqpd_tx.status import Outcome
 
 log = Logger(namespace="qmqpd_tx.bounce")
@@ -122,6 +122,9 @@ class Bounces:
 
     def bounced(self, message: IStoredMessage, outcomes: Sequence[Outcome]) -> Deferred[None]:
         """See L{IBounces.bounced}."""
+        outcomes = [outcome for outcome in outcomes if not outcome.recipient.silent]
+        if not outcomes:
+            return succeed(None)
         records = [encode_outcome(outcome) for outcome in outcomes]
         appended: Deferred[None] = self._queue.append_log(LogKind.BOUNCE, message.queue_id, records, True)
         return appended.addErrback(self._take_back, message.queue_id, outcomes)
@@ -154,7 +157,8 @@ class Bounces:
         if not self._settings.confirms or not self._late(message):
             return succeed(None)
         # Whether there was a warning is not asked here: that would cost a read for each delivery.
-        return _deferred(self._append(LogKind.TRACE, message.queue_id, map(encode_outcome, outcomes)))
+        records = [encode_outcome(outcome) for outcome in outcomes if not outcome.recipient.silent]
+        return _deferred(self._append(LogKind.TRACE, message.queue_id, records)) if records else succeed(None)
 
     def notify(self, message: IStoredMessage) -> Deferred[QueueID | None]:
         """See L{IBounces.notify}."""
@@ -232,7 +236,8 @@ class Bounces:
         warned, _ = decode_trace(await self._queue.read_log(LogKind.TRACE, queue_id))
         if warned:
             return None
-        recipients = decode_log(await self._queue.read_log(LogKind.DEFER, queue_id))
+        waiting = decode_log(await self._queue.read_log(LogKind.DEFER, queue_id))
+        recipients = [recipient for recipient in waiting if not recipient.silent]
         if not recipients:
             return None
         notice = await self._to_sender(message, Kind.DELAYED, recipients, message.envelope.sender, False)
@@ -377,6 +382,7 @@ class Bounces:
             whole=whole and message.content.size <= settings.size_limit,
             warning_time=settings.warning_time,
             lifetime=settings.lifetime,
+            internationalized=SMTPUTF8 in envelope.attributes,
         )
 
     async def _send(

@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from qmqpd_tx.address.lookup import AddressLookup, Found
-from qmqpd_tx.address.mailboxes import parse_addresses
-from qmqpd_tx.address.rewrite import AddressRewriter
+from qmqpd_tx.address.mailboxes import is_address, parse_addresses
+from qmqpd_tx.address.rewrite import CONTROLS, AddressRewriter
 from qmqpd_tx.address.syntax import fold_address, quote_address, quote_local_part
 from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import TableError
@@ -33,8 +33,8 @@ class AddressMap:
     @ivar lookup: its tables.
     @param rewriter: completes what the tables give.
     @param propagate: whether extensions are kept.
-    @param ours: says of a domain whether its users have bare keys, where that has to be waited for; L{None}: the
-        lookup knows.
+    @param ours: says of a domain whether its users have bare keys, where that has to be waited for; L{None}:
+        the lookup knows.
     """
 
     __slots__ = ("_ours", "_propagate", "_rewriter", "lookup", "parameter")
@@ -98,8 +98,11 @@ class AddressMap:
     def _addresses(self, address: bytes, value: bytes, extension: bytes) -> list[bytes]:
         if value.startswith(b"@"):
             value = quote_local_part(address.rpartition(b"@")[0]) + value
+        if is_address(value):
+            found = [self._rewriter.rewrite(value)]
+            return [_extended(found[0], extension)] if extension and self._propagate else found
         parsed = parse_addresses(value)
-        if parsed is None or not parsed.addresses:
+        if parsed is None or not parsed.addresses or any(map(CONTROLS.search, parsed.addresses)):
             raise TableError(
                 f"{self.parameter} lookup of {_shown(address)} returns non-address result"
                 f' "{value.decode("utf-8", "backslashreplace")}"'

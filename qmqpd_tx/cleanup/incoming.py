@@ -26,6 +26,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from qmqpd_tx.address.rewrite import CONTROLS
+from qmqpd_tx.address.smtputf8 import BOUNCE, QMQPD
 from qmqpd_tx.address.syntax import quote_address
 from qmqpd_tx.cleanup.dates import MailDate
 from qmqpd_tx.cleanup.headers import HeaderSection, Part
@@ -48,7 +49,7 @@ from qmqpd_tx.interfaces import (
     TableError,
     Treatment,
 )
-from qmqpd_tx.message import CONTENT_FILTER, ClientInfo, Envelope, Queue, QueueID
+from qmqpd_tx.message import CONTENT_FILTER, SMTPUTF8, ClientInfo, Envelope, Queue, QueueID
 
 log = Logger(namespace="qmqpd_tx.cleanup")
 
@@ -87,6 +88,7 @@ class IncomingMessage:
         "_date",
         "_done",
         "_eight_bit",
+        "_eight_bit_headers",
         "_envelope",
         "_first",
         "_first_chunk",
@@ -137,7 +139,7 @@ class IncomingMessage:
         self._settings = settings
         self._treatment = treatment
         self._maps = maps = settings.maps.variant(treatment.mappings, treatment.remote_domain)
-        self._addressees = Addressees(maps, self.queue_id)
+        self._addressees = Addressees(maps, self.queue_id, copies=client is not None)
         self._stage: MilterStage | None = None
         if treatment.milters and settings.milters.active:
             self._stage = writer = settings.milters.stage(
@@ -166,6 +168,7 @@ class IncomingMessage:
         self._closed = False
         self._needs_from = False
         self._eight_bit = False
+        self._eight_bit_headers = False
         self._last = b""
         self._message_id = b""
         self._sender: bytes | None = None
@@ -270,7 +273,7 @@ class IncomingMessage:
             self._eight_bit = True
         headers = self._headers
         if headers.part is Part.BODY:
-            await self._body(data)
+            await self._body(self._inspected(data))
             return
         if self._first_chunk:
             self._first_chunk = False
@@ -296,10 +299,12 @@ class IncomingMessage:
             log.warn("{queue_id}: message rejected: hopcount exceeded", queue_id=self.queue_id)
             self._fail(IntakeError(True, "5.4.6", "Error: too many hops"))
             return
+        self._note_headers(header)
         missing, self._message_id = missing_headers(
             headers, self._settings, self.queue_id, self._arrival, self._date
         )
         self._needs_from = lacks_from(headers)
+        body = self._inspected(body)
         held = self._held
         if held is None:
             await self._body(header + missing + body)
@@ -309,9 +314,15 @@ class IncomingMessage:
         else:
             await self._body(b"".join((*held, header, missing, body)))
 
+    def _note_headers(self, header: bytes) -> None:
+        """Remember whether a header is beyond ASCII, where somebody wants to know."""
+        if self._settings.detection.origins and not header.isascii():
+            self._eight_bit_headers = True
+
     async def _write_header(self, header: bytes) -> None:
         if not header:
             return
+        self._note_headers(header)
         if self._held is None:
             await self._write(header)
             return
@@ -323,10 +334,17 @@ class IncomingMessage:
             self._held = None
             await self._write(header)
 
+    def _inspected(self, body: bytes) -> bytes:
+        """
+        @return: what the checks leave of the next bytes of the body.
+        """
+        if self._inspector is None or not body:
+            return body
+        body = self._inspector.body(body)
+        self._check_verdict()
+        return body
+
     async def _body(self, data: bytes) -> None:
-        if self._inspector is not None and data:
-            data = self._inspector.body(data)
-            self._check_verdict()
         if data:
             self._last = data[-1:]
             await self._write(data)
@@ -363,6 +381,8 @@ class IncomingMessage:
 
     async def _take_sender(self, address: bytes, verp_delimiters: bytes | None) -> None:
         if self._verdict.over:
+            # Only the log has a use for it.
+            self._sender = self._maps.rewriter.rewrite(address)
             return
         if self._headers.part is not Part.BODY:
             output, body = self._headers.close()
@@ -374,6 +394,7 @@ class IncomingMessage:
                 self._last = rest[-1:]
                 await self._write(rest)
             if self._verdict.over:
+                self._sender = self._maps.rewriter.rewrite(address)
                 return
         if self._last and self._last != b"\n":
             # Every delivery agent ends the last line anyway.
@@ -386,10 +407,10 @@ class IncomingMessage:
         self._copies = await self._addressees.of_sender(self._sender)
 
     async def _take_recipient(self, address: bytes) -> None:
+        self._last_recipient = address
         if self._verdict.over or self._refuse_controls(address, "5.1.3", "recipient"):
             return
         self._recipients += 1
-        self._last_recipient = address
         if self._recipients == 1:
             if self._sender is None:
                 await self._take_sender(b"", None)
@@ -398,8 +419,7 @@ class IncomingMessage:
             return
         if not self._envelope:
             await self._write_envelope()
-        if not self._verdict.redirect:
-            await self._write_recipients(address, await self._addressees.of_recipient(address))
+        await self._write_recipients(address, await self._addressees.of_recipient(address))
 
     async def _complete_sender(self, address: bytes) -> bytes:
         return await self._maps.sender(address, self.queue_id)
@@ -434,6 +454,11 @@ class IncomingMessage:
         content_filter = self._verdict.content_filter or self._treatment.content_filter.encode()
         if content_filter and not self._verdict.redirect:
             attributes[CONTENT_FILTER] = content_filter
+        self._note_headers(top)
+        origin_class = BOUNCE if self._client is None else QMQPD
+        mark = self._settings.detection.mark(origin_class, self._eight_bit_headers)
+        if mark is not None:
+            attributes[SMTPUTF8] = mark
         envelope = Envelope(
             sender=sender,
             arrival_time=self._arrival,
@@ -446,10 +471,7 @@ class IncomingMessage:
         self._envelope = True
         self._writer.envelope(envelope, top)
         await self._write_recipients(None, self._copies)
-        if self._verdict.redirect:
-            redirected = await self._addressees.of_recipient(self._verdict.redirect)
-            await self._write_recipients(self._verdict.redirect, redirected)
-        elif self._first is not None:
+        if self._first is not None:
             await self._write_recipients(*self._first)
 
     async def _write_recipients(self, heard: bytes | None, addressees: Sequence[Addressee]) -> None:
@@ -457,11 +479,14 @@ class IncomingMessage:
         @param heard: the address as mail filters are to hear of it; L{None}: they are not.
         @param addressees: whom it means.
         """
+        if self._verdict.redirect:
+            # All of them go to one address, at the end.
+            return
         if self._stage is not None and addressees:
             await self._written(self._stage.announce(heard and self._maps.rewriter.rewrite(heard)))
         for one in addressees:
             if not self._verdict.over:
-                await self._written(self._writer.recipient(one.address, one.original))
+                await self._written(self._writer.recipient(*one))
 
     # --- the end -----------------------------------------------------------------------------------
 
@@ -475,6 +500,8 @@ class IncomingMessage:
             await self._write_envelope()
         if not verdict.over:
             await self._write_recipients(None, await self._addressees.copies(tuple(verdict.bcc)))
+        if not verdict.over and verdict.redirect:
+            await self._written(self._writer.recipient(verdict.redirect, self._last_recipient or b""))
         self._check_size()
         if self._inspector is not None:
             self._tell(self._inspector)
@@ -499,7 +526,7 @@ class IncomingMessage:
         sender, recipient = self._sender, self._last_recipient
         inspector.tell(
             None if sender is None else quote_address(sender),
-            None if recipient is None else quote_address(recipient),
+            None if recipient is None else quote_address(self._maps.rewriter.rewrite(recipient)),
         )
 
     def _answer(self, error: IntakeError | None) -> None:

@@ -80,6 +80,7 @@ class Milters:
     @ivar buffer_limit: how much of a message waits in memory, bytes.
     @ivar header_limit: the longest header section that filters are shown, bytes.
     @ivar size_limit: how long a body may become, bytes; 0: any length.
+    @ivar show_client: whether filters are told who brought a message; else it was localhost.
     """
 
     settings: MilterSettings
@@ -89,6 +90,7 @@ class Milters:
     buffer_limit: int = 262144
     header_limit: int = 1048576
     size_limit: int = 0
+    show_client: bool = False
     active: bool = field(init=False)
     """Whether there are any filters: if not, no message needs a L{stage}."""
 
@@ -120,6 +122,7 @@ class Milters:
             buffer_limit=config.integer("milter_buffer_limit"),
             header_limit=config.integer("milter_header_section_limit"),
             size_limit=config.integer("message_size_limit"),
+            show_client=config.boolean("milter_show_client"),
         )
 
     def stage(
@@ -222,9 +225,9 @@ class MilterStage:
         """
         return self._draft.announce(address) if self._state is StageState.OPEN else None
 
-    def recipient(self, address: bytes, original: bytes) -> Deferred[None] | None:
+    def recipient(self, address: bytes, original: bytes, silent: bool = False) -> Deferred[None] | None:
         """See L{IMessageWriter.recipient}."""
-        return self._draft.recipient(address, original) if self._state is StageState.OPEN else None
+        return self._draft.recipient(address, original, silent) if self._state is StageState.OPEN else None
 
     def commit(self, queue: Queue = Queue.INCOMING) -> Deferred[IStoredMessage | None]:
         """
@@ -286,7 +289,7 @@ class MilterStage:
         else:
             client = self._client
             visitor = Visitor()
-            if client is not None:
+            if client is not None and self._milters.show_client:
                 visitor = Visitor(
                     client.name.encode("ascii", "replace"), client.address.encode("ascii", "replace")
                 )
@@ -390,9 +393,9 @@ class MilterStage:
             await room(writer.write(piece))
         writer.envelope(envelope, draft.section())
         count = 0
-        async for address, original in draft.recipients():
+        async for address, original, silent in draft.recipients():
             count += 1
-            await room(writer.recipient(address, original))
+            await room(writer.recipient(address, original, silent))
         if not count:
             log.info("{queue_id}: removed: mail filters have left no recipient", queue_id=self.queue_id)
             writer.abort()

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from qmqpd_tx.address.rewrite import CONTROLS
 from qmqpd_tx.cleanup.mapping import AddressMaps
 from qmqpd_tx.message import QueueID
 
@@ -75,7 +76,9 @@ class Addressees:
         if address in maps.ordinary:
             return self._fresh((address,), address, False)
         complete = maps.rewriter.rewrite(address) if address else maps.empty_recipient
-        mapped = await maps.envelope_recipient.apply(complete, self._queue_id)
+        mapped = complete
+        if maps.envelope_recipient:
+            mapped = await maps.envelope_recipient.apply(complete, self._queue_id)
         expanded = await self._expand(mapped)
         found = None
         if maps.recipient_bcc is not None and self._copies:
@@ -102,7 +105,9 @@ class Addressees:
         @return: whom that means, but for those who get one already.
         """
         maps = self._maps
-        mapped = await maps.envelope_recipient.apply(maps.rewriter.rewrite(address), self._queue_id)
+        # An action may have taken it from the message.
+        complete = maps.rewriter.rewrite(CONTROLS.sub(b"?", address))
+        mapped = await maps.envelope_recipient.apply(complete, self._queue_id)
         return self._fresh(await self._expand(mapped), mapped, True)
 
     async def _expand(self, address: bytes) -> Sequence[bytes]:

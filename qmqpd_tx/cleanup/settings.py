@@ -11,6 +11,7 @@ from typing import Any, Self
 from attrs import frozen
 
 from qmqpd_tx.address.mailboxes import CLEAN, CLEAN_DOTTED, complete_addresses
+from qmqpd_tx.address.smtputf8 import Detection
 from qmqpd_tx.address.syntax import quote_address
 from qmqpd_tx.cleanup.checks import ContentChecks
 from qmqpd_tx.cleanup.headers import HeaderRules, header_kinds
@@ -33,6 +34,7 @@ class Settings:
     @ivar hopcount_limit: from how many Received headers on, ours included, mail is refused.
     @ivar size_limit: C{message_size_limit} for the whole queue file, bytes; 0: none.
     @ivar undisclosed: C{undisclosed_recipients_header}; empty: none.
+    @ivar detection: which mail is looked at for what needs SMTPUTF8.
     """
 
     hostname: bytes
@@ -44,6 +46,7 @@ class Settings:
     hopcount_limit: int
     size_limit: int
     undisclosed: bytes
+    detection: Detection
 
     @classmethod
     def from_config(
@@ -64,7 +67,7 @@ class Settings:
         rewriter = maps.rewriter
 
         def complete(name: bytes, value: bytes) -> bytes | None:
-            return complete_addresses(name, value, rewriter.rewrite, quote_address)
+            return complete_addresses(name, value, rewriter.rewrite, quote_address, maps.token_limit)
 
         drop = frozenset(word.lower().encode() for word in config.words("message_drop_headers"))
         rules = HeaderRules(
@@ -84,4 +87,5 @@ class Settings:
             hopcount_limit=config.integer("hopcount_limit"),
             size_limit=config.integer("message_size_limit"),
             undisclosed=text("undisclosed_recipients_header"),
+            detection=Detection.from_config(config),
         )

@@ -24,7 +24,6 @@ from qmqpd_tx.config.parameters.transports import transport_member
 from qmqpd_tx.config.warn import is_member, start_up_warnings
 from qmqpd_tx.interfaces import ConfigError
 
-
 READ_ONLY = ("config_directory", "process_id", "process_name", "service_name")
 """What the program knows itself: setting it changes nothing, and is warned of."""
 

@@ -20,7 +20,7 @@ from qmqpd_tx.netstring import NetstringReader, encode, encoded_size
 
 _LINE_END = re.compile(rb"\r\n?|\n")
 _MAXIMAL_ADDRESS = 2**31
-_HEARD, _UNHEARD, _RECIPIENT = b"A", b"-", b"R"
+_HEARD, _UNHEARD, _RECIPIENT, _SILENT = b"A", b"-", b"R", b"S"
 
 
 class Draft:
@@ -130,13 +130,16 @@ class Draft:
         """
         return self._recipients.append(encode(_UNHEARD if address is None else _HEARD + address))
 
-    def recipient(self, address: bytes, original: bytes) -> Deferred[None] | None:
+    def recipient(self, address: bytes, original: bytes, silent: bool = False) -> Deferred[None] | None:
         """
         @param address: where to deliver to.
         @param original: as it was given.
+        @param silent: whether the sender is not to hear of it.
         """
         self.size += encoded_size(len(address)) + encoded_size(len(original)) + 4
-        return self._recipients.append(encode(_RECIPIENT + address) + encode(original))
+        return self._recipients.append(
+            encode((_SILENT if silent else _RECIPIENT) + address) + encode(original)
+        )
 
     def close(self) -> None:
         """
@@ -252,9 +255,9 @@ class Draft:
         async for piece in self._body.pieces():
             yield piece
 
-    async def recipients(self) -> AsyncIterator[tuple[bytes, bytes]]:
+    async def recipients(self) -> AsyncIterator[tuple[bytes, bytes, bool]]:
         """
-        @return: address and original of each recipient.
+        @return: address and original of each recipient, and whether the sender is not to hear of it.
         """
         deleted = self._deleted
         added = dict(self._added)
@@ -269,19 +272,20 @@ class Draft:
             else:
                 if added:
                     added.pop((address, original), None)
-                yield address, original
-        for pair in added:
-            yield pair
+                yield address, original, kind == _SILENT
+        for address, original in added:
+            yield address, original, False
 
     async def _records(self) -> AsyncIterator[tuple[bytes, bytes, bytes]]:
         reader = NetstringReader(_MAXIMAL_ADDRESS)
         pending: bytes | None = None
+        kind = _RECIPIENT
         async for piece in self._recipients.pieces():
             for record in reader.feed(piece):
                 if pending is not None:
-                    yield _RECIPIENT, pending, record
+                    yield kind, pending, record
                     pending = None
-                elif record[:1] == _RECIPIENT:
-                    pending = record[1:]
+                elif record[:1] in (_RECIPIENT, _SILENT):
+                    kind, pending = record[:1], record[1:]
                 else:
                     yield record[:1], record[1:], b""

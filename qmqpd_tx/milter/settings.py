@@ -115,8 +115,9 @@ class MilterSettings:
             "default_action": config.string("milter_default_action"),
         }
         times = {
-            name: config.seconds(f"milter_{name}")
-            for name in ("connect_timeout", "command_timeout", "content_timeout")
+            "connect_timeout": config.seconds("milter_connect_timeout"),
+            "command_timeout": config.seconds("milter_command_timeout"),
+            "content_timeout": config.seconds("milter_content_timeout"),
         }
         return cls(
             filters=tuple(parse_filter(word, usual, times) for word in config.words(FILTERS)),

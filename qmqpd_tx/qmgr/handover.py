@@ -138,7 +138,7 @@ class Handover:
         if self._discarded(job, recipient, route):
             return None
         if route.recipient != recipient.address:
-            return Recipient(route.recipient, recipient.original, recipient.position)
+            return Recipient(route.recipient, recipient.original, recipient.position, recipient.silent)
         return recipient
 
     def _discarded(self, job: Job, recipient: Recipient, route: Route) -> bool:

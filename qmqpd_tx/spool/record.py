@@ -154,10 +154,14 @@ def encode_envelope(envelope: Envelope) -> bytes:
     return b"".join(parts)
 
 
-def encode_recipient(address: bytes, original: bytes) -> bytes:
+def encode_recipient(address: bytes, original: bytes, silent: bool = False) -> bytes:
     """
+    @param silent: whether the sender is not to hear of it.
     @return: the record of a recipient that is still to do.
     """
+    if silent:
+        value = b"-%d:%b,%b" % (len(address), address, original)
+        return b"R%d:%b," % (len(value), value)
     if address == original:
         return b"R%d:=%b," % (len(address) + 1, address)
     value = b"+%d:%b,%b" % (len(address), address, original)
@@ -288,9 +292,9 @@ def decode_envelope(data: bytes, base: int) -> Envelope:
 def _decode_recipient(value: bytes, position: int) -> Recipient:
     if value[:1] == b"=":
         return Recipient(value[1:], value[1:], position)
-    if value[:1] == b"+":
+    if value[:1] in (b"+", b"-"):
         (address,), original = _strings(value[1:], 1, position)
-        return Recipient(address, original, position)
+        return Recipient(address, original, position, value[:1] == b"-")
     raise MessageDamaged(f"bad recipient at offset {position}", position)
 
 

@@ -101,7 +101,7 @@ class DraftWriter:
         self._recipients_at = self._envelope_at + len(encoded)
         self._append(top + encoded)
 
-    def recipient(self, address: bytes, original: bytes) -> Deferred[None] | None:
+    def recipient(self, address: bytes, original: bytes, silent: bool = False) -> Deferred[None] | None:
         """See L{IMessageWriter.recipient}."""
         if self._state is not WriterState.OPEN:
             return None
@@ -109,8 +109,8 @@ class DraftWriter:
             raise ValueError(f"{self.queue_id}: a recipient before the envelope")
         self._count += 1
         if self._recipients is not None:
-            self._recipients.append(Recipient(address, original, self.size))
-        return self._append(record.encode_recipient(address, original))
+            self._recipients.append(Recipient(address, original, self.size, silent))
+        return self._append(record.encode_recipient(address, original, silent))
 
     def _append(self, data: bytes) -> Deferred[None] | None:
         self._chunks.append(data)

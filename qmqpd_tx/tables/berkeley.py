@@ -2,10 +2,10 @@
 C{hash:/path} and C{btree:/path}: the Berkeley DB file C{/path.db}.
 
 Takes a file as Postfix's postmap or this module makes it; gives a table. Postfix's postmap writes into the
-file that others have open, under an exclusive flock(2), and Berkeley DB keeps pages in memory, so that a reader
-can get garbage even if it locks. So a table is made of a private copy that is taken under a shared lock when
-it is opened, and that has no name any more; the keeper opens a new one when the file has changed. New files
-take the place of the old ones and are never written into.
+file that others have open, under an exclusive flock(2), and Berkeley DB keeps pages in memory, so that a
+reader can get garbage even if it locks. So a table is made of a private copy that is taken under a shared
+lock when it is opened, and that has no name any more; the keeper opens a new one when the file has changed.
+New files take the place of the old ones and are never written into.
 
 The library is a binding of Oracle's, C{berkeleydb}; it is looked after by the author of the one that was in
 Python 2. Fails with L{ConfigError} when the file cannot be opened, or stays locked for C{table_lock_timeout},
@@ -116,8 +116,6 @@ class BerkeleyType:
         try:
             database.set_cachesize(0, buffer)
             kind = library.DB_HASH if self.type == "hash" else library.DB_BTREE
-            # Berkeley DB writes to standard error what the exception says as well.
-            database.set_errfile(None)
             database.open(path, None, kind, flags)
         except library.DBError:
             with contextlib.suppress(library.DBError):
@@ -208,7 +206,7 @@ class BerkeleyType:
                 for key, value in changes.items():
                     if value is not None:
                         database.put(key, value)
-                    elif database.has_key(key):  # noqa: W601 (no dictionary)
+                    elif database.has_key(key):
                         database.delete(key)
                 database.close()
             except library.DBError as error:

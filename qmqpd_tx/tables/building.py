@@ -3,12 +3,13 @@ Building and changing indexed files, whatever their format.
 
 Takes puts and deletes, keeps them in memory, and gives them to the format at L{DraftWriter.commit}, all at
 once. A new file is written beside the old one, made durable, and takes its place: whoever reads the old one
-goes on with that, and a failure or a crash leaves it as it was. Fails with L{ConfigError} that names the file.
-Answers to Postfix's mkmap library.
+goes on with that, and a failure or a crash leaves it as it was. Fails with L{ConfigError} that names the
+file. Answers to Postfix's mkmap library.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -72,11 +73,9 @@ class Replacement:
             mode, user, group = draft.mode, -1, -1 if draft.group is None else draft.group
         else:
             mode, user, group = before.st_mode & 0o7777, before.st_uid, before.st_gid
-        try:
+        # Who may not give it away keeps it, and nobody gets more rights than he has given.
+        with contextlib.suppress(PermissionError):
             os.fchown(self._descriptor, user, group)
-        except PermissionError:
-            # Who may not give it away keeps it, and then nobody else gets more rights than he has given.
-            pass
         os.fchmod(self._descriptor, mode)
 
     def stream(self) -> BinaryIO:

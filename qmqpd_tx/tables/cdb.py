@@ -1,8 +1,8 @@
 """
 C{cdb:/path}: the constant database C{/path.cdb}.
 
-Takes a file as Postfix's postmap or L{write_cdb} makes it; gives a table that reads it through a memory map. A
-new version of the file is a new file that replaces it, so that whoever reads the old one goes on with that;
+Takes a file as Postfix's postmap or L{write_cdb} makes it; gives a table that reads it through a memory map.
+A new version of the file is a new file that replaces it, so that whoever reads the old one goes on with that;
 the keeper opens the new one at a reload. The format (U{https://cr.yp.to/cdb/cdb.txt}) is 256 hash tables of
 pairs of numbers: this module is shorter than what it takes to depend on one of the libraries, of which none
 is looked after. Every offset is checked: a damaged file gives a L{TableError}, and never a loop. Answers to

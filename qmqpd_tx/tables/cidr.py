@@ -45,7 +45,7 @@ def _itself(found: bytes) -> bytes:
 
 def _holds(network: Network, negated: bool, result: bytes) -> Callable[[Address], bytes | None]:
     def find(address: Address) -> bytes | None:
-        if address.version != network.version or (address in network) is negated:
+        if address.version != network.version or network.holds(address) is negated:
             return None
         return result
 

@@ -1,11 +1,12 @@
 """
 Asking a table server that answers one request at a time on each connection.
 
-Takes requests as bytes and a way to read replies; gives the replies. Connections are made when they are needed,
-at most C{table_connection_limit} of them; a request waits in a queue while all are busy, and one too many is
-refused. A connection that ends while nobody has answered yet is made again once, because servers close idle ones
-without a word. A request that is not answered in time, counted from when it was made, ends its connection: its
-answer could be taken for the next one's. Every failure is a L{TableError}. Answers to Postfix's auto_clnt.
+Takes requests as bytes and a way to read replies; gives the replies. Connections are made when they are
+needed, at most C{table_connection_limit} of them; a request waits in a queue while all are busy, and one too
+many is refused. A connection that ends while nobody has answered yet is made again once, because servers
+close idle ones without a word. A request that is not answered in time, counted from when it was made, ends
+its connection: its answer could be taken for the next one's. Every failure is a L{TableError}. Answers to
+Postfix's auto_clnt.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol as Shape
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IDelayedCall, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.protocol import connectionDone
@@ -190,7 +191,9 @@ class TableClient:
         if room > 0 and len(self._connecting) < len(self._queue):
             attempt = self._endpoint.connect(self._factory)
             self._connecting.add(attempt)
-            attempt.addCallbacks(self._connected, self._refused, callbackArgs=[attempt], errbackArgs=[attempt])
+            attempt.addCallbacks(
+                self._connected, self._refused, callbackArgs=(attempt,), errbackArgs=(attempt,)
+            )
 
     def _connected(self, connection: Conversation, attempt: Deferred[Any]) -> None:
         self._connecting.discard(attempt)
@@ -199,7 +202,7 @@ class TableClient:
 
     def _refused(self, failure: Failure, attempt: Deferred[Any]) -> None:
         self._connecting.discard(attempt)
-        if failure.check(CancelledError) and self._closed:
+        if self._closed:
             return
         reason = str(failure.value) or type(failure.value).__name__
         if not self._all and not self._connecting:

@@ -2,9 +2,9 @@
 The open tables of one mail system.
 
 Takes C{type:name}; gives an open table, the same one to everybody who asks for the same. A configuration is
-a I{generation}: when the next one begins (L{Tables.renew}), tables whose files have not changed since are
-given out again, so that a reload does not read a million lines for a changed word; others are opened anew. A
-table that is made of others is opened anew when one of them is.
+a I{generation}: when the next one begins (L{Tables.renew}), tables whose files and parameters have not
+changed since are given out again, so that a reload does not read a million lines for a changed word; others
+are opened anew. A table that is made of others is opened anew when one of them is.
 L{Tables.keep} closes what the new generation has not asked for; L{Tables.undo} goes back to the tables of the
 one before, as they are in memory, whatever has become of their files. L{Tables.changed} names the files that
 a reload would read again: those of tables, and those that lists have read by way of L{Tables.read}.
@@ -69,13 +69,14 @@ def _differ(files: Iterable[tuple[str, Signature]]) -> Iterable[str]:
 @frozen(slots=True)
 class _Kept:
     """
-    An open table, what its files looked like before it was read, and the tables that it is made of, by
-    C{type:name}.
+    An open table, what its files looked like before it was read, the tables that it is made of, by
+    C{type:name}, and the parameters that it has asked for.
     """
 
     table: ILookupTable
     files: Sequence[tuple[str, Signature]]
     parts: Mapping[str, ILookupTable]
+    settings: Mapping[str, str]
 
 
 class Tables:
@@ -135,6 +136,8 @@ class Tables:
         kept = self._before[0].get(text)
         if kept is None or any(_differ(kept.files)):
             return None
+        if any(self._setting(name) != text for name, text in kept.settings.items()):
+            return None
         for part, table in kept.parts.items():
             if self.open(part, parameter) is not table:
                 return None
@@ -152,12 +155,17 @@ class Tables:
     def _read_once(self, text: str, parameter: str) -> _Kept:
         seen: dict[str, Signature] = {}
         parts: dict[str, ILookupTable] = {}
+        settings: dict[str, str] = {}
         inner_files: set[str] = set()
 
         def open_part(part: str) -> ILookupTable:
             parts[part] = self.open(part, parameter)
             inner_files.update(parts[part].sources)
             return parts[part]
+
+        def setting(name: str) -> str:
+            settings[name] = self._setting(name)
+            return settings[name]
 
         def watch(path: str) -> None:
             seen.setdefault(path, _signature(path))
@@ -167,14 +175,14 @@ class Tables:
             open=open_part,
             reactor=self._reactor,
             in_thread=self._in_thread,
-            setting=self._setting,
+            setting=setting,
             watch=watch,
         )
         table = open_with(text, context, self._extra)
         for path in table.sources:
             if path not in inner_files:
                 watch(path)
-        return _Kept(table, list(seen.items()), parts)
+        return _Kept(table, list(seen.items()), parts, settings)
 
     def changed(self) -> Sequence[str]:
         """

@@ -39,7 +39,12 @@ CLASSES = {
 MAXIMAL_REPEAT = 1000
 """How often RE2 repeats something at most."""
 
-_MEMORY = 32 << 20
+_MEMORY = 8 << 20
+"""What a pattern may take; when its automaton outgrows it, RE2 begins a new one, or goes on without."""
+
+_SHARED_MEMORY = 32 << 20
+"""The same for many patterns in one."""
+
 _CHUNK = 100
 """How many patterns share one automaton: more make its states many."""
 
@@ -112,24 +117,25 @@ def _copies(whole: bytes, count: int, how: bytes) -> list[bytes]:
     return [whole + how % MAXIMAL_REPEAT] * times + ([whole + how % rest] if rest else [])
 
 
-def _options(captures: bool) -> re2.Options:
+def _options(captures: bool, memory: int) -> re2.Options:
     options = re2.Options()
     options.encoding = re2.Options.Encoding.LATIN1
     options.longest_match = True
     options.never_capture = not captures
     options.log_errors = False
-    options.max_mem = _MEMORY
+    options.max_mem = memory
     return options
 
 
-def compiled(text: bytes, captures: bool = True) -> Any:
+def compiled(text: bytes, captures: bool = True, memory: int = _MEMORY) -> Any:
     """
     @param captures: whether groups are wanted.
+    @param memory: how many bytes it may take.
     @return: an object with C{search(bytes)}, which finds the leftmost of the longest matches.
     @raise TooLarge: RE2 does not take it.
     """
     try:
-        return re2.compile(text, _options(captures))
+        return re2.compile(text, _options(captures, memory))
     except re2.error as error:
         reason = error.args[0] if error.args else ""
         raise TooLarge(
@@ -152,11 +158,10 @@ class Prefilter:
 
     def __init__(self, texts: Sequence[bytes]) -> None:
         unique = list(dict.fromkeys(texts))
+        parts = (unique[start : start + _CHUNK] for start in range(0, len(unique), _CHUNK))
         self._chunks = [
-            compiled(
-                b"|".join(b"(?:" + text + b")" for text in unique[start : start + _CHUNK]), captures=False
-            )
-            for start in range(0, len(unique), _CHUNK)
+            compiled(b"|".join(b"(?:" + text + b")" for text in part), False, _SHARED_MEMORY)
+            for part in parts
         ]
 
     def may_match(self, block: bytes) -> bool:

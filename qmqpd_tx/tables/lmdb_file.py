@@ -118,7 +118,9 @@ class LmdbTable(IndexedTable):
 
     def get(self, key: bytes) -> bytes | None:
         with self._reading() as transaction:
-            value: bytes | None = transaction.get(key) if len(key) <= self._environment.max_key_size() else None
+            value: bytes | None = (
+                transaction.get(key) if len(key) <= self._environment.max_key_size() else None
+            )
         return value
 
     def entries(self) -> Iterator[tuple[bytes, bytes]]:

@@ -22,7 +22,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import IPv6Address, ip_address
 
 from attrs import Factory, define, frozen
 from twisted.internet.defer import Deferred
@@ -32,7 +32,7 @@ from qmqpd_tx.interfaces import ConfigError, TableError
 from qmqpd_tx.tables.interface import ILookupTable
 from qmqpd_tx.tables.keeper import open_table
 from qmqpd_tx.tables.lists import OpenTable, reader_of
-from qmqpd_tx.tables.networks import Address, Network, Networks, read_address
+from qmqpd_tx.tables.networks import Address, HostBits, Network, Networks, network_of, read_address
 from qmqpd_tx.tables.words import decode, encode, expand_files, fold
 
 _NUMERIC = re.compile(r"[0-9.]+")
@@ -264,20 +264,20 @@ def _network(pattern: str, where: str) -> Network:
     bracketed = base.startswith("[") and base.endswith("]")
     try:
         address = ip_address(base[1:-1] if bracketed else base)
-        if not (mask.isascii() and mask.isdigit()) or (address.version == 6 and not bracketed):
+        length = int(mask) if mask.isascii() and mask.isdigit() else -1
+        if not 0 <= length <= address.max_prefixlen or (address.version == 6 and not bracketed):
             raise ValueError(base)
-        network = ip_network((address, int(mask)), strict=False)
+        return network_of(address, length)
     except ValueError:
         raise ConfigError(
             f'{where}: bad net/mask pattern: "{pattern}"; write it as 192.0.2.0/24 or [2001:db8::]/32'
         ) from None
-    if network.network_address != address:
-        shown = f"[{network.network_address}]" if bracketed else str(network.network_address)
+    except HostBits as bits:
+        shown = f"[{bits.first}]" if bracketed else str(bits.first)
         raise ConfigError(
             f'{where}: non-null host address bits in "{pattern}", perhaps you should use '
-            f'"{shown}/{network.prefixlen}" instead'
-        )
-    return network
+            f'"{shown}/{mask}" instead'
+        ) from None
 
 
 def _host_address(pattern: str, where: str) -> Address | None:

@@ -1,14 +1,14 @@
 """
 C{pgsql:/file}: tables in a PostgreSQL database.
 
-Takes a configuration as in pgsql_table(5); gives a table that asks one of C{hosts}, in random order, those that
-failed last. A server that cannot be reached is left alone for C{table_retry_delay} as long as there are others.
-Connections are made when they are needed, at most C{table_connection_limit} of them, are used again, and are
-closed when they were idle for C{table_idle_time}. All values of all columns count. The library is psycopg 3, of
-which only its layer over PostgreSQL's own client library is used: keys are quoted by that, with the connection
-that the query goes to, queries go as they are, and values come as the server writes them. The client encoding
-is C{encoding}, UTF8 by default. Everything that fails is a L{TableError}; a missing library is a L{ConfigError}.
-Answers to Postfix's dict_pgsql (PGSQL_README).
+Takes a configuration as in pgsql_table(5); gives a table that asks one of C{hosts}, in random order, those
+that failed last. A server that cannot be reached is left alone for C{table_retry_delay} as long as there are
+others. Connections are made when they are needed, at most C{table_connection_limit} of them, are used again,
+and are closed when they were idle for C{table_idle_time}. All values of all columns count. The library is
+psycopg 3, of which only its layer over PostgreSQL's own client library is used: keys are quoted by that, with
+the connection that the query goes to, queries go as they are, and values come as the server writes them. The
+client encoding is C{encoding}, UTF8 by default. Everything that fails is a L{TableError}; a missing library
+is a L{ConfigError}. Answers to Postfix's dict_pgsql (PGSQL_README).
 """
 
 from __future__ import annotations

@@ -93,9 +93,7 @@ class Template:
         """
         @return: whether the key has what a result template asks of it.
         """
-        return all(
-            key.get(_lower(letter)) for _, letter in self._pieces if letter and letter not in b"sud%"
-        )
+        return all(key.get(_lower(letter)) for _, letter in self._pieces if letter and letter not in b"sud%")
 
     def expand(self, value: Parts, key: Parts, quote: Callable[[bytes], bytes] = _as_is) -> bytes | None:
         """

@@ -9,19 +9,27 @@ that exist. Answers to Postfix's dict_open.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Sequence
 from typing import cast
 
 from twisted.plugin import getPlugins
 
 from qmqpd_tx.interfaces import ConfigError
+from qmqpd_tx.tables.berkeley import BerkeleyType
+from qmqpd_tx.tables.cdb import CdbType
 from qmqpd_tx.tables.cidr import CidrType
 from qmqpd_tx.tables.combine import PipeMapType, RandMapType, UnionMapType
 from qmqpd_tx.tables.inline import InlineType, StaticType
 from qmqpd_tx.tables.interface import ILookupTable, ILookupTableType, TableContext
+from qmqpd_tx.tables.lmdb_file import LmdbType
 from qmqpd_tx.tables.patterns import RegexpType
 from qmqpd_tx.tables.pcre import PcreType
+from qmqpd_tx.tables.pgsql import PgsqlType
+from qmqpd_tx.tables.proxy import ProxyType
+from qmqpd_tx.tables.servers import SocketmapType, TcpType
 from qmqpd_tx.tables.special import EnvironType, FailType
+from qmqpd_tx.tables.sqlite import SqliteType
 from qmqpd_tx.tables.texthash import TextHashType
 from qmqpd_tx.tables.unix import UnixType
 
@@ -38,12 +46,33 @@ BUILT_IN: Sequence[ILookupTableType] = (
     UnionMapType(),
     RandMapType(),
     UnixType(),
+    BerkeleyType("hash"),
+    BerkeleyType("btree"),
+    LmdbType(),
+    CdbType(),
+    SqliteType(),
+    PgsqlType(random.Random()),
+    TcpType(),
+    SocketmapType(),
+    ProxyType(),
 )
 """The kinds that come with the package."""
 
 
 def _plugins() -> Iterable[ILookupTableType]:
     return getPlugins(ILookupTableType)
+
+
+def find_kind(type_name: str, extra: Iterable[ILookupTableType] | None = None) -> ILookupTableType | None:
+    """
+    @param type_name: what stands before the colon.
+    @param extra: kinds beside the built-in ones; the installed plugins when L{None}.
+    @return: the kind of that name, or L{None}.
+    """
+    for kind in BUILT_IN:
+        if kind.type == type_name:
+            return kind
+    return next((kind for kind in (_plugins() if extra is None else extra) if kind.type == type_name), None)
 
 
 def supported_types(extra: Iterable[ILookupTableType] | None = None) -> list[str]:
@@ -68,13 +97,9 @@ def open_with(
         raise ConfigError(
             f'{context.parameter}: open dictionary: expecting "type:name" form instead of "{text}"'
         )
-    for kind in BUILT_IN:
-        if kind.type == type_name:
-            return cast(ILookupTable, kind.open(name, context))
-    extra = list(_plugins() if extra is None else extra)
-    for kind in extra:
-        if kind.type == type_name:
-            return cast(ILookupTable, kind.open(name, context))
+    kind = find_kind(type_name, extra)
+    if kind is not None:
+        return cast(ILookupTable, kind.open(name, context))
     raise ConfigError(
         f"{context.parameter}: unsupported dictionary type: {type_name} (in {text}); "
         f"supported are: {', '.join(supported_types(extra))}"

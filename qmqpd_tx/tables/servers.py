@@ -2,9 +2,10 @@
 C{tcp:host:port} and C{socketmap:inet:host:port:name}, C{socketmap:unix:path:name}: tables on a server.
 
 Takes a place and asks there for each key, as tcp_table(5) and socketmap_table(5) say: keys are sent as they
-are, whole, never parts of an address. Gives a Deferred. A reply that says "later", makes no sense or is too long
-is a L{TableError}, and so is a server that does not answer. A place that cannot be one is a L{ConfigError}; whether
-somebody is there turns out with the first lookup. Answers to Postfix's dict_tcp and dict_sockmap.
+are, whole, never parts of an address. Gives a Deferred. A reply that says "later", makes no sense or is too
+long is a L{TableError}, and so is a server that does not answer. A place that cannot be one is a
+L{ConfigError}; whether somebody is there turns out with the first lookup. Answers to Postfix's dict_tcp and
+dict_sockmap.
 """
 
 from __future__ import annotations
@@ -226,7 +227,10 @@ class TcpType:
         table = f"tcp:{name}"
         reactor = _reactor(context, table)
         limit = integer(context.setting, "tcp_table_reply_size_limit")
-        reader: Callable[[], ReplyReader] = lambda: LineReader(limit)
+
+        def reader() -> ReplyReader:
+            return LineReader(limit)
+
         limits = ServerLimits.of(context.setting)
         client = TableClient(table, _host(name, table, context), limits, reactor, reader)
         return ServerTable(table, client, lambda key: b"get %b\n" % quote_tcp(key), read_tcp)
@@ -252,11 +256,14 @@ class SocketmapType:
         if kind == "inet":
             endpoint = _host(where, table, context)
         elif where.startswith("/"):
-            endpoint = UNIXClientEndpoint(reactor, where, limits.timeout)
+            endpoint = UNIXClientEndpoint(reactor, where, limits.timeout)  # type: ignore[no-untyped-call]
         else:
             raise ConfigError(f"{context.parameter}: {table}: the path must be absolute")
         limit = integer(context.setting, "socketmap_reply_size_limit")
-        reader: Callable[[], ReplyReader] = lambda: SocketmapReader(limit)
+
+        def reader() -> ReplyReader:
+            return SocketmapReader(limit)
+
         client = TableClient(table, endpoint, limits, reactor, reader)
         prefix = map_name.encode("utf-8", "surrogateescape") + b" "
         return ServerTable(table, client, lambda key: encode(prefix + key), read_socketmap)

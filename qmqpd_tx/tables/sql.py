@@ -5,7 +5,8 @@ Takes C{type:/file}, a file in main.cf's form without expansion of C{$}, or C{ty
 C{name_query} and so on in main.cf; gives the settings, and a table that asks the database in threads. Threads
 are few, and lookups that wait for one are bounded: one too many, one that takes too long, and whatever the
 database complains about is a L{TableError}. Nothing that comes from a message gets into a query unquoted.
-Mistakes in the file are L{ConfigError}s that name it and the line. Answers to Postfix's cfg_parser and db_common.
+Mistakes in the file are L{ConfigError}s that name it and the line. Answers to Postfix's cfg_parser and
+db_common.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class SqlSettings:
         """
         value = self.text(name, default)
         if not value:
-            raise ConfigError(f"{self.where}: {name} is not set; add a line \"{name} = ...\"")
+            raise ConfigError(f'{self.where}: {name} is not set; add a line "{name} = ..."')
         return value
 
     def number(self, name: str) -> int:
@@ -177,7 +178,9 @@ class Workers:
         if self._closed:
             raise TableError(f"{self._table}: is closed")
         if len(self._waiting) >= self._limits.connections + self._limits.queue:
-            raise TableError(f"{self._table}: more than table_queue_limit = {self._limits.queue} lookups wait")
+            raise TableError(
+                f"{self._table}: more than table_queue_limit = {self._limits.queue} lookups wait"
+            )
         answer: Deferred[Any] = Deferred()
 
         def start() -> Deferred[Any]:
@@ -246,7 +249,7 @@ class SqlTable(ABC):
         @raise TableError: the database cannot say.
         """
 
-    def lookup(self, key: bytes) -> bytes | None | Deferred[bytes | None]:
+    def lookup(self, key: bytes) -> bytes | Deferred[bytes | None] | None:
         """See L{ILookupTable}."""
         return now_or_later(self._lookup(key))
 

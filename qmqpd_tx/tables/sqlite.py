@@ -1,10 +1,10 @@
 """
 C{sqlite:/file}: tables in an SQLite database.
 
-Takes a configuration as in sqlite_table(5); gives a table that reads the database of C{dbpath} through Python's
-own C{sqlite3}, in a thread, read-only, over one connection that is made with the first lookup. The first column
-of each row counts. Fails with L{TableError} when the database is not there, locked for too long, or does not
-understand the query. Answers to Postfix's dict_sqlite (SQLITE_README).
+Takes a configuration as in sqlite_table(5); gives a table that reads the database of C{dbpath} through
+Python's own C{sqlite3}, in a thread, read-only, over one connection that is made with the first lookup. The
+first column of each row counts. Fails with L{TableError} when the database is not there, locked for too long,
+or does not understand the query. Answers to Postfix's dict_sqlite (SQLITE_README).
 """
 
 from __future__ import annotations

@@ -176,9 +176,9 @@ class RouterTests(SynchronousTestCase):
         self.check(subject, (b"u@a.test", "one", "a.test"))
         subject.reconfigure(config_from_text(BASE + settings))
         self.check(subject, (b"u@a.test", "two", "a.test"))
-        bad = config_from_text(BASE + "transport_maps = hash:/x\n")
+        bad = config_from_text(BASE + "transport_maps = nosuch:/x\n")
         error = self.assertRaises(ConfigError, subject.reconfigure, bad)
-        self.assertIn("transport_maps: unsupported dictionary type: hash", str(error))
+        self.assertIn("transport_maps: unsupported dictionary type: nosuch", str(error))
         self.check(subject, (b"u@a.test", "two", "a.test"))
 
     def test_bounded(self) -> None:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from qmqpd_tx.address import Router
 from qmqpd_tx.address.internationalized import ascii_domain
 from qmqpd_tx.address.smtputf8 import (
     ADDRESSES,
@@ -110,3 +111,23 @@ class DomainTests(SynchronousTestCase):
     def test_any_text(self, name: str) -> None:
         found = ascii_domain(name)
         self.assertTrue(found is None or found.isascii())
+
+
+class RouteTests(SynchronousTestCase):
+    """What trivial-rewrite makes of addresses beyond ASCII, with smtputf8_enable and without."""
+
+    def route(self, address: bytes, enabled: str) -> str:
+        text = f"smtputf8_enable = {enabled}\nmydestination =\nmyhostname = relay.test\n"
+        route = Router(config_from_text(text)).resolve(b"", address)
+        return f"{route.transport}:{route.nexthop}"
+
+    def test_routes(self) -> None:
+        bad = "error:5.1.3 bad address syntax"
+        for address, enabled, disabled in (
+            ("ü@exämple.test".encode(), "smtp:exämple.test", bad),
+            ("ü@example.test".encode(), "smtp:example.test", "smtp:example.test"),
+            (b"\xe9@example.test", bad, "smtp:example.test"),
+            ("a@-ä.test".encode(), bad, bad),
+        ):
+            self.assertEqual((address, self.route(address, "yes")), (address, enabled))
+            self.assertEqual((address, self.route(address, "no")), (address, disabled))

@@ -96,14 +96,14 @@ class SyntaxTests(SynchronousTestCase):
             self.assertFalse(valid_literal(bad), bad)
 
     def test_address(self) -> None:
-        """A whole address: domain, length, control characters, UTF-8."""
+        """A whole address: domain, length, control characters."""
         self.assertTrue(valid_address(b"us er@x.test"))
         for bad in (
             b"user",
             b"user@",
             b"u\ns@x.test",
             b"u\0@x.test",
-            b"\xff@x.test",
+            b"x@\xff.test",
             b"a@b@",
             b"u" * 3000 + b"@x",
         ):

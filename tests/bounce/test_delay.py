@@ -136,6 +136,17 @@ class Warnings(DelayTestCase):
         self.intake.clock.advance(HOUR)
         self.assertEqual(self.defer(self.again(message), recipients), [])
 
+    def test_automatic_copy(self) -> None:
+        """
+        A copy that is late is no reason for a warning, and is not named in one.
+        """
+        self.configure(WARN + "always_bcc = archive@x.test\n")
+        message, (recipient, copy) = self.message()
+        self.intake.clock.advance(5 * HOUR)
+        self.assertEqual(self.defer(message, [copy]), [])
+        (notice,) = self.defer(self.again(message), [copy, recipient])
+        self.assertNotIn(b"archive@x.test", notice.content)
+
     def test_after_restart(self) -> None:
         """
         That the warning was sent is remembered on disk.

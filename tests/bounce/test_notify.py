@@ -36,6 +36,17 @@ class Audience(BounceTestCase):
         message, _ = self.message()
         self.assertIsNone(self.successResultOf(self.bounces.notify(message)))
 
+    def test_automatic_copy(self) -> None:
+        """
+        The sender does not hear of a copy that cannot be delivered, and does of what was asked for.
+        """
+        self.configure("always_bcc = archive@x.test\n")
+        message, (recipient, copy) = self.message()
+        self.assertEqual((copy.address, copy.silent, recipient.silent), (b"archive@x.test", True, False))
+        self.assertEqual(self.notices(message, [failure(copy)]), [])
+        (notice,) = self.notices(message, [failure(copy), failure(recipient)])
+        self.assertNotIn(b"archive@x.test", notice.content)
+
     def test_null_sender(self) -> None:
         """
         Nobody is told about a notice that cannot be delivered, by default.

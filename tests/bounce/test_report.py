@@ -4,8 +4,12 @@ What a non-delivery notice says, as the standard library's e-mail parser reads i
 
 from __future__ import annotations
 
+from typing import Any
+
+from attrs import evolve
 from twisted.logger import capturedLogs, formatEvent
 
+from qmqpd_tx.message import SMTPUTF8
 from tests.bounce.support import CONTENT, BounceTestCase, failure
 from tests.cleanup.cases import COMPLETE
 
@@ -158,6 +162,32 @@ class Report(BounceTestCase):
         self.assertEqual(original["Content-Transfer-Encoding"], "8bit")
         self.assertTrue(notice.envelope.eight_bit)
         self.assertIn(b"body\n\xe9\xff\n\n--", notice.content)
+
+    def test_internationalized(self) -> None:
+        """
+        A notice about mail that is marked for SMTPUTF8 has addresses as they are, in the parts for that.
+        """
+        addresses = ["ü@exämple.test".encode(), b"bad@y.test", b"\xe9@y.test"]
+        for text, kind in (("", "message/global"), ("bounce_size_limit = 1\n", "message/global-headers")):
+            self.configure(text)
+            message, recipients = self.message(sender="ö@x.test".encode(), recipients=addresses)
+            stored: Any = message
+            stored.envelope = evolve(message.envelope, attributes={SMTPUTF8: b"addresses"})
+            (notice,) = self.notices(message, [failure(recipient) for recipient in recipients])
+            lines = notice.content.decode("utf-8", "replace").splitlines()
+            for line in (
+                "To: ö@x.test",
+                "Content-Type: message/global-delivery-status",
+                "X-Postfix-Sender: utf-8; ö@x.test",
+                "Final-Recipient: utf-8; ü@exämple.test",
+                "Original-Recipient: utf-8; ü@exämple.test",
+                "Final-Recipient: rfc822; bad@y.test",
+                "Final-Recipient: rfc822; ?@y.test",
+                f"Content-Type: {kind}",
+            ):
+                self.assertIn(line, lines)
+            self.assertTrue(any(line.startswith("<ü@exämple.test>: ") for line in lines))
+            self.assertNotIn("Content-Transfer-Encoding: 7bit", lines)
 
     def test_eight_bit_reason(self) -> None:
         """

@@ -142,6 +142,13 @@ class AliasTests(SynchronousTestCase):
         )
         self.assertEqual(recipients(made, b"a@x.test"), [(b"12345678@y.test", b"a@x.test")])
 
+    def test_old_name(self) -> None:
+        """
+        C{virtual_maps} is the default.
+        """
+        made = maps(virtual_maps=inline({"a@x.test": "b@y.test"}))
+        self.assertEqual(recipients(made, b"a@x.test"), [(b"b@y.test", b"a@x.test")])
+
     def test_failure(self) -> None:
         """
         A table that cannot say refuses for now.
@@ -229,6 +236,13 @@ class CopyTests(SynchronousTestCase):
         """
         made = maps(always_bcc="a@x.test, b@x.test")
         self.assertEqual([one.address for one in run(Addressees(made, ID).copies())], [b"a@x.test, b@x.test"])
+
+    def test_control_characters(self) -> None:
+        """
+        What an action takes from a message does not bring control characters into the envelope.
+        """
+        (one,) = run(Addressees(maps(), ID).copies([b"a\nb\0@x.test"]))
+        self.assertEqual(one.address, b"a?b?@x.test")
 
     def test_made_here(self) -> None:
         """

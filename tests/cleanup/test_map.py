@@ -147,6 +147,14 @@ class CanonicalTests(SynchronousTestCase):
             ],
         )
 
+    def test_control_characters(self) -> None:
+        """
+        Nor does a table bring control characters into a message.
+        """
+        made = maps(canonical_maps=inline({"a@x.test": '"b\x01c"@y.test'}))
+        with warnings():
+            self.assertRaises(TableError, header, made, b"To: a@x.test")
+
     def test_null_sender(self) -> None:
         """
         The null sender is not mapped, whatever it is called.

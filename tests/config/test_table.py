@@ -45,7 +45,14 @@ recipient_refill_delay recipient_refill_limit transport_rate_delay
 """
 """What they name as C{transport_...}."""
 
-IN_EXPRESSIONS = {"compatibility_level", "multi_instance_name", "process_id", "process_name", "service_name"}
+IN_EXPRESSIONS = {
+    "compatibility_level",
+    "multi_instance_name",
+    "process_id",
+    "process_name",
+    "service_name",
+    "virtual_maps",
+}
 """What has effect in the values of other parameters only."""
 
 ACCESSORS = {

@@ -186,6 +186,21 @@ CONFIGURATIONS: Mapping[str, Mapping[str, str]] = {
         "always_bcc": "two@x.test",
         "receive_override_options": "no_address_mappings",
     },
+    "remote": {
+        **_BASE,
+        "local_header_rewrite_clients": "",
+        "canonical_maps": _TABLE,
+        "masquerade_domains": "ex.test",
+    },
+    "remotedomain": {
+        **_BASE,
+        "local_header_rewrite_clients": "",
+        "remote_header_rewrite_domain": "domain.invalid",
+        "append_dot_mydomain": "yes",
+        "mydomain": "my.test",
+        "canonical_maps": "inline:{{a@x.test=b}, {foo@domain.invalid=found}, {bar@origin.test=never@y.test}}",
+        "masquerade_domains": "ex.test",
+    },
     "broken": {**_BASE, "virtual_alias_maps": "fail:x"},
     "tokens": {**_BASE, "canonical_maps": _TABLE, "header_address_token_limit": "12"},
 }
@@ -315,6 +330,17 @@ CANONICAL = [
         b"b@x.test, c@x.test,  d@x.test, e@x.test",
     ),
 ]
+
+REMOTE = [
+    AddressCase(configuration, b"a@x.test", (b"a@x.test",), headers)
+    for configuration in ("remote", "remotedomain")
+    for headers in (
+        (b"From: foo", b"To: u@host, b!c, d%e, x@y., <@a:q@r>", b"Cc: a@x.test, z@q.ex.test"),
+        (b"From: a@x.test", b'To: "q"@x , foo  , bar@b.b', b"Reply-To: bar"),
+        (b"Sender: u@[127.0.0.1]", b"Resent-To:  user@home.test"),
+    )
+]
+"""These come by SMTP, since all mail by QMQP counts as local."""
 
 MASQUERADE = [
     *_one(

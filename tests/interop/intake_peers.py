@@ -2,8 +2,8 @@
 The same scenario of intake through a real Postfix and through our whole service.
 
 A L{Scenario} is a configuration with its table files, and messages. Each server is started once for it, and
-the messages go in one after the other: what happens between the reply and an empty queue belongs to that message.
-An L{Outcome} is all that can be seen of it from outside: the reply, what the sinks got, whether it was held,
+the messages go in one after the other: what happens between the reply and an empty queue belongs to that
+message. An L{Outcome} is all that can be seen of it from outside: the reply, what the sinks got, whether it was held,
 and what cleanup and the delivery agent said in the log; without queue ids, process ids, dates and times.
 """
 
@@ -23,7 +23,7 @@ from tests.cleanup.sink import Delivery, Sink
 from tests.peers import PrivatePostfix, free_port, scratch
 from tests.service import RunningService, qmqp_send
 
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 15.0
 
 COMMON = {
     "compatibility_level": "3.6",
@@ -31,6 +31,10 @@ COMMON = {
     "smtp_line_length_limit": "0",
     "maximal_backoff_time": "4000s",
 }
+
+
+TRANSPORTS = "".join(f"{name} unix - - n - - {name}\n" for name in ("smtp", "error", "retry", "discard", "local"))
+TRANSPORTS += "relay unix - - n - - smtp\n"
 
 
 @frozen
@@ -251,7 +255,7 @@ def ours(scenario: Scenario) -> Iterator[Server]:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         port = free_port()
         text = "".join(f"{name} = {value}\n" for name, value in settings.items())
-        master = f"127.0.0.1:{port} inet n - n - 50 qmqpd\n{options}"
+        master = f"127.0.0.1:{port} inet n - n - 50 qmqpd\n{options}" + TRANSPORTS
         service = stack.enter_context(RunningService(folder, port, text, master=master, listen=()))
 
         def files(*queues: str) -> int:

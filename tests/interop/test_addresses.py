@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import smtplib
 import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -48,6 +49,26 @@ class Seen:
     headers: Sequence[bytes] = ()
 
 
+def is_remote(configuration: str) -> bool:
+    """
+    @return: whether mail for a configuration comes from elsewhere, which it can only by SMTP.
+    """
+    return configuration.startswith("remote")
+
+
+def smtp(port: int, content: bytes, case: AddressCase) -> bytes:
+    """
+    @return: the reply to the final dot, with K or D in place of its code.
+    """
+    with smtplib.SMTP("127.0.0.1", port, "client.test", timeout=30) as client:
+        client.helo()
+        client.mail(case.sender.decode())
+        for recipient in case.recipients:
+            client.rcpt(recipient.decode())
+        code, text = client.data(content)
+    return (b"K" if code == 250 else b"D") + text
+
+
 class Reference:
     """
     A Postfix with all configurations.
@@ -64,11 +85,12 @@ class Reference:
                 for key, value in settings.items()
             )
             lines += [
-                f"{self.ports[name]} inet n - n - 5 qmqpd\n    -o cleanup_service_name=c_{name}\n{options}",
+                f"{self.ports[name]} inet n - n - 5 {'smtpd' if is_remote(name) else 'qmqpd'}\n"
+                f"    -o cleanup_service_name=c_{name}\n    -o rewrite_service_name=r_{name}\n{options}",
                 f"c_{name} unix n - n - 0 cleanup\n    -o rewrite_service_name=r_{name}\n{options}",
                 f"r_{name} unix - - n - - trivial-rewrite\n{options}",
             ]
-        self.postfix = PrivatePostfix({"qmqpd_error_delay": "0"}, "".join(lines))
+        self.postfix = PrivatePostfix({"qmqpd_error_delay": "0", "mynetworks": "127.0.0.0/8"}, "".join(lines))
         master = self.postfix.config / "master.cf"
         master.write_text(re.sub(r"(?m)^qmgr .*\n", "", master.read_text()))
 
@@ -83,8 +105,11 @@ class Reference:
         Send a message, and read what was stored.
         """
         content = b"".join(line + b"\n" for line in (b"Subject: x", *case.headers)) + b"\nbody\n"
-        message = Case("", content, case.sender, tuple(case.recipients))
-        reply = qmqp(self.ports[case.configuration], message)
+        port = self.ports[case.configuration]
+        if is_remote(case.configuration):
+            reply = smtp(port, content, case)
+        else:
+            reply = qmqp(port, Case("", content, case.sender, tuple(case.recipients)))
         if not reply.startswith(b"K"):
             return Seen(reply)
         queue_id = reply.rpartition(b" ")[2].decode()
@@ -127,7 +152,8 @@ class Ours:
             )
             config = config_from_text("myhostname = relay.test\ninet_interfaces = 127.0.0.1\n" + text)
             self._maps[name] = AddressMaps.from_config(config).variant(
-                mappings="receive_override_options" not in settings
+                mappings="receive_override_options" not in settings,
+                remote_domain=config.string("remote_header_rewrite_domain") if is_remote(name) else None,
             )
 
     def store(self, case: AddressCase) -> Seen:
@@ -186,6 +212,7 @@ class AddressComparison(SynchronousTestCase):
         self.assertEqual(self.different(cases.COMPLETION), [])
         self.assertEqual(self.different(cases.CANONICAL), [])
         self.assertEqual(self.different(cases.MASQUERADE), [])
+        self.assertEqual(self.different(cases.REMOTE), [])
         self.assertEqual(self.different(cases.VIRTUAL), [])
         self.assertEqual(self.different(cases.COPIES), [])
         # What is documented as a difference must be one.

@@ -1,6 +1,6 @@
 """
 Side by side with Postfix: what checks, MIME structure, address mapping and limits make of a message is the
-same from the client's first byte to the last recipient's: replies, envelopes, bytes, and the lines of the log.
+same: replies, envelopes, bytes, and the lines of the log.
 """
 
 from __future__ import annotations

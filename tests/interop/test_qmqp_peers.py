@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.qmqp_server import QMQPServerTestCase
 from tests.peers import Peer, PrivatePostfix, free_port, require
+from tests.qmqp import packets
+from tests.qmqp.packets import packet
 
 ROOT = Path(__file__).parents[2]
 CONTENT = b"Subject: test\n\n" + bytes(range(256)) + b"\r\n.\r\nno final line end"
@@ -195,3 +198,61 @@ class CommandTests(SynchronousTestCase):
         done = send("--help")
         self.assertEqual(done.returncode, 0)
         self.assertIn(b"74 connection broke", b" ".join(done.stdout.split()))
+
+
+class ProxyTests(QMQPServerTestCase):
+    """A proxy in front, over real sockets."""
+
+    config = "qmqpd_upstream_proxy_protocol = haproxy\nqmqpd_error_delay = 0\n"
+    header = b"PROXY TCP4 127.0.0.1 127.0.0.1 4321 628\r\n"
+
+    def talk(self, *pieces: bytes, finish: bool = False) -> bytes:
+        """Send, piece by piece, and read until the server closes."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for piece in pieces:
+                connection.sendall(piece)
+                if len(pieces) > 1:
+                    time.sleep(0.02)
+            if finish:
+                connection.shutdown(socket.SHUT_WR)
+            reply = b""
+            while chunk := connection.recv(65536):
+                reply += chunk
+        return reply
+
+    async def test_small_message(self) -> None:
+        for pieces in (
+            (self.header + packet(),),
+            (self.header, packet()),
+            (self.header[:3], self.header[3:20], self.header[20:] + packet()[:10], packet()[10:]),
+        ):
+            for finish in (False, True):
+                reply = await deferToThread(self.talk, *pieces, finish=finish)
+                self.assertIn(b"KOk: queued as", reply)
+        for message in self.cleanup.accepted:
+            self.assertEqual(message.body, packets.CONTENT)
+            assert message.client is not None
+            self.assertEqual((message.client.name, message.client.port), ("localhost", 4321))
+
+    async def test_large_message_and_back_pressure(self) -> None:
+        """The queue pauses the connection again and again; nothing is lost or moved."""
+        body = bytes(range(256)) * 20000
+        self.cleanup.slow_store = None
+        reply = await deferToThread(self.talk, self.header + packet(body))
+        self.assertIn(b"KOk: queued as", reply)
+        self.assertEqual(self.cleanup.accepted[0].body, body)
+
+    async def test_reply_to_a_client_that_sends_too_much(self) -> None:
+        data = packet(b"x" * 12_000_000)
+        reply = await deferToThread(self.talk, self.header + data)
+        self.assertIn(b"exceeds storage limit", reply)
+
+    async def test_no_header(self) -> None:
+        try:
+            reply = await deferToThread(self.talk, packet())
+        except ConnectionResetError:
+            reply = b""
+        self.assertEqual(reply, b"")
+        self.assertEqual(self.cleanup.begun, [])
+        self.assertIn("haproxy read: short protocol header", "".join(self.lines))

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -17,11 +18,41 @@ from qmqpd_tx.interfaces import ConfigError, TableError
 from qmqpd_tx.tables import open_table
 from tests.peers import require, scratch
 
-WORDS = "abc x1y2 Foo user@dom.test aab a+b ABD q1 list-outgoing@x owner-list-outgoing@x a/b axbc $1".split()
-ADDRESSES = (
-    "1.1.1.1 1.1.1.5 1.2.3.4 2.2.2.2 10.0.0.1 10.1.2.3 10.200.0.9 192.0.2.1 ::1 2001:db8::1 2001:DB8:0:0::2 "
-    "2001:db9:: ::ffff:1.1.1.1 010.0.0.1 [10.0.0.1] foo 1.1.1.1/32 fe80::1%eth0"
-).split()
+WORDS = [
+    "abc",
+    "x1y2",
+    "Foo",
+    "user@dom.test",
+    "aab",
+    "a+b",
+    "ABD",
+    "q1",
+    "list-outgoing@x",
+    "owner-list-outgoing@x",
+    "a/b",
+    "axbc",
+    "$1",
+]
+ADDRESSES = [
+    "1.1.1.1",
+    "1.1.1.5",
+    "1.2.3.4",
+    "2.2.2.2",
+    "10.0.0.1",
+    "10.1.2.3",
+    "10.200.0.9",
+    "192.0.2.1",
+    "::1",
+    "2001:db8::1",
+    "2001:DB8:0:0::2",
+    "2001:db9::",
+    "::ffff:1.1.1.1",
+    "010.0.0.1",
+    "[10.0.0.1]",
+    "foo",
+    "1.1.1.1/32",
+    "fe80::1%eth0",
+]
 
 CIDR: Sequence[str] = (
     "10.0.0.1 a\n10.0.0.0/8 b\n!192.0.2.0/24 c\n",
@@ -102,7 +133,6 @@ REGEXP: Sequence[str] = (
     "/a.c/!/abc/ x\n/Foo/ z\n",
     "/(a).(c|d)/!/x(q)bd/ x$1$2\n",
     "!/a.c/!/Foo/ x\n/abc/ z\n",
-    "/a.c/!/abd/!/zzz/ x\n",
     "/abc/ix x\n",
     "/a\\(b\\)c/x yes$1\n/a+b/x plus\n",
     "/(a)\\1/ yes$1\n",
@@ -230,16 +260,21 @@ cont one
 """
 
 
+def write(path: Path, content: str) -> None:
+    """
+    Write a file that looks old: Postfix sleeps for a while when it reads one that is new.
+    """
+    path.write_text(content)
+    os.utime(path, (1, 1))
+
+
 class Postmap:
     """Postfix's command, with a configuration of its own."""
 
     def __init__(self) -> None:
         self.program = require("postmap")
         self.folder = scratch()
-        (self.folder / "main.cf").write_text(
-            "compatibility_level = 3.6\nmyhostname = mx.example.org\nmynetworks = 127.0.0.0/8\n"
-            "inet_protocols = ipv4\n"
-        )
+        write(self.folder / "main.cf", "compatibility_level = 3.6\nmyhostname = mx.example.org\n")
         for name in ("dynamicmaps.cf", "dynamicmaps.cf.d"):
             source = Path("/etc/postfix") / name
             if source.exists():
@@ -255,7 +290,7 @@ class Postmap:
             capture_output=True,
             text=True,
             timeout=60,
-            env={**os.environ, "qmqpd_tx_env": "here", "QMQPD_TX_ENV": "there"},  # noqa: SIM112
+            env={**os.environ, "qmqpd_tx_env": "here", "QMQPD_TX_ENV": "there"},
         )
         return dict(line.split("\t", 1) for line in done.stdout.splitlines()), done.stderr
 
@@ -289,41 +324,53 @@ class PostmapTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.postmap = Postmap()
-        self.path = self.postmap.folder / "table"
+        self.count = 0
 
-    def agree(self, table: str, keys: Sequence[str]) -> None:
+    def file(self, content: str) -> Path:
+        """
+        @return: a file with this content.
+        """
+        self.count += 1
+        path = self.postmap.folder / f"table{self.count}"
+        write(path, content)
+        return path
+
+    def query(self, tables: Sequence[str], keys: Sequence[Sequence[str]]) -> list[tuple[dict[str, str], str]]:
+        """
+        @return: what Postfix says. Its programs sleep for a second before they give up: many at a time.
+        """
+        with ThreadPoolExecutor(16) as pool:
+            return list(pool.map(self.postmap.query, tables, keys))
+
+    def agree(self, tables: Sequence[str], keys: Sequence[Sequence[str]]) -> None:
         """
         Both find the same.
         """
-        expected, complaints = self.postmap.query(table, keys)
-        found, failed = ours(table, keys)
-        self.assertEqual(found, expected, f"{table}: {self.content()}: {complaints}")
-        self.assertEqual(failed, "query error" in complaints, f"{table}: {complaints}")
-
-    def content(self) -> str:
-        """
-        @return: that of the table's file, for messages.
-        """
-        return repr(self.path.read_text()) if self.path.exists() else ""
+        for table, asked, (expected, complaints) in zip(tables, keys, self.query(tables, keys), strict=True):
+            found, failed = ours(table, asked)
+            self.assertEqual(found, expected, f"{shown(table)}: {complaints}")
+            self.assertEqual(failed, "query error" in complaints, f"{table}: {complaints}")
 
     def all_agree(self, kind: str, contents: Sequence[str], keys: Sequence[str]) -> None:
         """
         Both find the same in tables of such content.
         """
-        for content in contents:
-            self.path.write_text(content)
-            self.agree(f"{kind}:{self.path}", keys)
+        self.agree([f"{kind}:{self.file(content)}" for content in contents], [keys] * len(contents))
 
-    def both_complain(self, kind: str, lines: Sequence[str]) -> None:
+    def both_complain(self, kind: str, lines: Sequence[str]) -> list[tuple[str, str]]:
         """
         Where Postfix warns of a line and leaves it out, we refuse the table, and name that line.
+
+        @return: what Postfix says, and what we say.
         """
-        for line in lines:
-            self.path.write_text(f"# a comment\n\n{line}\n")
-            _, complaints = self.postmap.query(f"{kind}:{self.path}", ["x"])
-            self.assertRegex(complaints, r"table, line 3: |macro|ENDIF|IF", line)
-            error = self.assertRaises(ConfigError, open_table, f"{kind}:{self.path}", "p")
-            self.assertIn(f"{self.path}, line 3: ", str(error), line)
+        tables = [f"{kind}:{self.file(f'# a comment{chr(10)}{chr(10)}{line}{chr(10)}')}" for line in lines]
+        said = []
+        for table, (_, complaints) in zip(tables, self.query(tables, [["x"]] * len(tables)), strict=True):
+            self.assertRegex(complaints, r", line [34]: |macro", shown(table))
+            error = str(self.assertRaises(ConfigError, open_table, table, "p"))
+            self.assertIn(f"{table}, line 3: ", error)
+            said.append((complaints, error))
+        return said
 
     def test_cidr(self) -> None:
         """Networks."""
@@ -331,14 +378,10 @@ class PostmapTests(SynchronousTestCase):
 
     def test_bad_cidr(self) -> None:
         """Lines that are no networks; host bits in the very words."""
-        self.both_complain("cidr", BAD_CIDR)
-        for line in BAD_CIDR[:2]:
-            self.path.write_text(line + "\n")
-            _, complaints = self.postmap.query(f"cidr:{self.path}", ["x"])
+        for complaints, error in self.both_complain("cidr", BAD_CIDR)[:2]:
             words = re.search(r"non-null.*instead", complaints)
             assert words is not None
-            error = self.assertRaises(ConfigError, open_table, f"cidr:{self.path}", "p")
-            self.assertIn(words[0], str(error))
+            self.assertIn(words[0], error)
 
     def test_regexp(self) -> None:
         """Expressions of the C library."""
@@ -358,25 +401,31 @@ class PostmapTests(SynchronousTestCase):
         for kind in ("regexp", "pcre"):
             for pattern in ("^b$", "a$", "a.b", "a[^x]b", "^a", "a\\nb"):
                 for flag in ("", "m"):
-                    self.path.write_text(f"/{pattern}/{flag} yes\n")
-                    expected = self.postmap.one(f"{kind}:{self.path}", "a\nb")
-                    found = open_table(f"{kind}:{self.path}", "p").lookup(b"a\nb")
-                    self.assertEqual(found, expected and expected.encode(), (kind, pattern, flag))
+                    table = f"{kind}:{self.file(f'/{pattern}/{flag} yes')}"
+                    expected = self.postmap.one(table, "a\nb")
+                    found = open_table(table, "p").lookup(b"a\nb")
+                    self.assertEqual(found, expected and expected.encode(), shown(table))
 
     def test_combined(self) -> None:
         """Tables of tables, and those that stand in the parameter."""
-        self.path.write_text(TEXT)
         os.environ["qmqpd_tx_env"] = "here"  # noqa: SIM112
         self.addCleanup(os.environ.pop, "qmqpd_tx_env")
-        for table, keys in COMBINED:
-            for key in keys.split():
-                self.agree(table.replace("TABLE", f"texthash:{self.path}"), [key])
+        text = f"texthash:{self.file(TEXT)}"
+        asked = [(table.replace("TABLE", text), [key]) for table, keys in COMBINED for key in keys.split()]
+        self.agree([table for table, _ in asked], [keys for _, keys in asked])
 
     def test_bad_names(self) -> None:
         """Names of tables that make no sense end both."""
-        self.path.write_text(TEXT)
-        for name in BAD_NAMES:
-            table = name.replace("TABLE", f"texthash:{self.path}")
-            _, complaints = self.postmap.query(table, ["x"])
+        text = f"texthash:{self.file(TEXT)}"
+        tables = [name.replace("TABLE", text) for name in BAD_NAMES]
+        for table, (_, complaints) in zip(tables, self.query(tables, [["x"]] * len(tables)), strict=True):
             self.assertIn("fatal: ", complaints, table)
             self.assertRaises(ConfigError, open_table, table, "p")
+
+
+def shown(table: str) -> str:
+    """
+    @return: a table with its content, for messages.
+    """
+    path = Path(table.partition(":")[2])
+    return f"{table}: {path.read_text()!r}" if path.is_absolute() else table

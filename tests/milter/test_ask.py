@@ -10,7 +10,10 @@ from qmqpd_tx.message import ClientInfo, Envelope
 from tests.interop.scripted_milter import Script, add_header, change_sender, insert_header, replace_body
 from tests.milter.memory import CONTENT, Lab
 
-WHOLE = ["negotiate", "connect", "helo", "mail", "rcpt", "rcpt", "data", "header", "header", "header", "header", "eoh", "body", "eom", "quit"]
+WHOLE = [
+    *("negotiate", "connect", "helo", "mail", "rcpt", "rcpt", "data"),
+    *("header", "header", "header", "header", "eoh", "body", "eom", "quit"),
+]
 
 
 class EventTests(SynchronousTestCase):
@@ -47,12 +50,18 @@ class EventTests(SynchronousTestCase):
         self.assertEqual(session.named("rcpt"), [(b'"a b"@example.org', b"")])
 
     def test_client(self) -> None:
-        """The client's name and address are the real ones; mail made here comes from localhost."""
+        """All mail comes from localhost; with milter_show_client only that which was made here."""
         client = ClientInfo("2001:db8::1", "unknown", 1234)
-        session = Lab([Script()]).send(client=client).sessions[0]
-        self.assertEqual(session.named("connect"), [(b"unknown", b"6", b"0", b"2001:db8::1", b"")])
-        session = Lab([Script()]).send(client=None).sessions[0]
-        self.assertEqual(session.named("connect"), [(b"localhost", b"4", b"0", b"127.0.0.1", b"")])
+        local = (b"localhost", b"4", b"0", b"127.0.0.1", b"")
+        remote = (b"unknown", b"6", b"0", b"2001:db8::1", b"")
+        for text, who, expected in (
+            ("", client, local),
+            ("milter_show_client = yes\n", client, remote),
+            ("milter_show_client = yes\n", None, local),
+        ):
+            session = Lab([Script()], text).send(client=who).sessions[0]
+            self.assertEqual(session.named("connect"), [expected])
+            self.assertEqual(session.named("helo"), [(expected[0], b"")])
 
     def test_header_space(self) -> None:
         """One space after the colon is left out, unless the filter wants to see it."""
@@ -147,9 +156,19 @@ class MacroTests(SynchronousTestCase):
 
     def test_configured(self) -> None:
         """The names come from parameters, and values that are missing from milter_macro_defaults."""
-        stages = ["connect", "helo", "mail", "rcpt", "data", "end_of_header", "end_of_data"]
-        text = "".join(f"milter_{stage}_macros = {self.ALL} {{at_{stage}}} {{none}}\n" for stage in stages)
-        defaults = ", ".join(f"at_{stage}={stage}" for stage in stages)
+        parameters = {
+            "milter_connect_macros": "connect",
+            "milter_helo_macros": "helo",
+            "milter_mail_macros": "mail",
+            "milter_rcpt_macros": "rcpt",
+            "milter_data_macros": "data",
+            "milter_end_of_header_macros": "end_of_header",
+            "milter_end_of_data_macros": "end_of_data",
+        }
+        text = "".join(
+            f"{parameter} = {self.ALL} {{at_{stage}}} {{none}}\n" for parameter, stage in parameters.items()
+        )
+        defaults = ", ".join(f"at_{stage}={stage}" for stage in parameters.values())
         text += f"milter_macro_defaults = {defaults}, i=never, {{ other = a b }}\n"
         text += "milter_macro_daemon_name = someone\nmilter_macro_v = 7\n"
         session = Lab([Script()], text).send().sessions[0]

@@ -130,7 +130,8 @@ class DecideTests(SynchronousTestCase):
             outcome = Lab([Script(replies={"eom": [quarantine(b"why"), final]})]).send()
             self.assertTrue(outcome.held)
             self.assertIn(
-                f"milter-hold: END-OF-MESSAGE from localhost[127.0.0.1]: milter triggers HOLD action; {KNOWN}",
+                "milter-hold: END-OF-MESSAGE from localhost[127.0.0.1]: "
+                f"milter triggers HOLD action; {KNOWN}",
                 "\n".join(self.lines),
             )
 

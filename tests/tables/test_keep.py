@@ -191,6 +191,16 @@ class KeeperTests(SynchronousTestCase):
         tables.open("settings:3", "p")
         self.assertEqual(seen, ["first", "second", "first"])
 
+    def test_changed_settings(self) -> None:
+        """A table that has asked for a parameter is opened anew when that is another one."""
+        tables = Tables(setting=lambda name: "a=1")
+        table = tables.open("environ:x", "p")
+        tables.renew(lambda name: "a=2")
+        self.assertEqual((table.lookup(b"a"), tables.open("environ:x", "p").lookup(b"a")), (b"1", b"2"))
+        tables.keep()
+        tables.renew(lambda name: "a=2")
+        self.assertEqual(tables.open("environ:x", "p").lookup(b"a"), b"2")
+
     def test_changes_while_it_is_read(self) -> None:
         """A file that changes while it is read is read again."""
         changes = iter(["two"])

@@ -114,7 +114,7 @@ class HostTests(SynchronousTestCase):
             ("10.1.1", "bad address pattern"),
             ("[::1", "bad address pattern"),
             ("::1", 'expecting "type:name"'),
-            ("hash:/x", "unsupported dictionary type: hash"),
+            ("bogus:/x", "unsupported dictionary type: bogus"),
             ("!", "no pattern after"),
             ("/no/such/file", "cannot read /no/such/file"),
         ):

@@ -144,6 +144,13 @@ PARAMETERS: tuple[Parameter, ...] = (
         help="How many replies one mail filter may give about one message.",
     ),
     Parameter(
+        name="milter_show_client",
+        type=Type.BOOLEAN,
+        default="no",
+        own=True,
+        help="Whether mail filters are told the client's name and address, rather than localhost.",
+    ),
+    Parameter(
         name="non_smtpd_milters",
         type=Type.LIST,
         default="",

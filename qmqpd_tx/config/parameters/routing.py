@@ -144,6 +144,12 @@ PARAMETERS: tuple[Parameter, ...] = (
         help="Tables of the mailboxes in these domains.",
     ),
     Parameter(
+        name="virtual_maps",
+        type=Type.STRING,
+        default="",
+        help="The old name of virtual_alias_maps, for use as its default.",
+    ),
+    Parameter(
         name="virtual_transport",
         type=Type.STRING,
         default="virtual",
