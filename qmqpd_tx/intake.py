@@ -116,9 +116,7 @@ def _intake(
 
     cleanup = own.string("cleanup_service_name")
     if cleanup != CLEANUP and not any(map(cleanup_named(cleanup), config.services)):
-        raise ConfigError(
-            f"cleanup_service_name = {cleanup}: master.cf has no cleanup service of that name"
-        )
+        raise ConfigError(f"cleanup_service_name = {cleanup}: master.cf has no cleanup service of that name")
     return Intake(name, endpoints, own, limit, read_client_lists(own, hosts, open_table), cleanup)
 
 

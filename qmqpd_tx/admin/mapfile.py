@@ -101,10 +101,10 @@ def message_keys(data: bytes, headers: bool, body: bool) -> Iterator[bytes]:
     for line in lines:
         if line[:1] in (b" ", b"\t") and header:
             header.append(line)
-        elif re.match(rb"[!-9;-~]+[ \t]*:", line):
+        elif (name := re.match(rb"([!-9;-~]+)[ \t]*:", line)) is not None:
             if header and headers:
                 yield b"\n".join(header)
-            header = [line]
+            header = [name[1] + b":" + line[name.end() :]]
         else:
             break
         position += 1

@@ -112,18 +112,20 @@ class AddressMap:
             return [_extended(one, extension) for one in found]
         return found
 
-    async def canonical(self, address: bytes, queue_id: QueueID) -> bytes:
+    async def canonical(self, address: bytes, queue_id: QueueID) -> tuple[bytes, bool]:
         """
         @param address: complete, in internal form.
         @param queue_id: on behalf of which message, for the log.
-        @return: the address that it is to be replaced with, or itself.
+        @return: the address that it is to be replaced with, or itself; and whether that went without a warning.
         @raise TableError: as L{find}.
         """
+        quiet = True
         for _ in range(CANONICAL_DEPTH):
             found = await self.find(address, queue_id)
             if found is None:
-                return address
+                return address, quiet
             if len(found) > 1:
+                quiet = False
                 log.warn(
                     "{queue_id}: multi-valued {parameter} entry for {address}",
                     queue_id=queue_id,
@@ -132,7 +134,7 @@ class AddressMap:
                 )
             before, address = address, found[0]
             if fold_address(address) == fold_address(before):
-                return address
+                return address, quiet
         log.warn(
             "{queue_id}: unreasonable {parameter} map nesting for {address}"
             " -- message not accepted, try again later",
@@ -140,7 +142,7 @@ class AddressMap:
             parameter=self.parameter,
             address=quote_address(address),
         )
-        return address
+        return address, False
 
 
 def _shown(address: bytes) -> str:

@@ -1,8 +1,8 @@
 """
 What is done to one class of addresses, step by step.
 
-Takes complete addresses in internal form; gives them after canonical mapping and masquerading. What nothing
-changes is remembered, if the tables are stable: nearly all addresses of nearly all mail. Fails with
+Takes complete addresses in internal form; gives them after canonical mapping and masquerading. What becomes of
+an address is remembered, if the tables are stable, unless there is something to warn of each time. Fails with
 L{TableError<qmqpd_tx.interfaces.TableError>} when a table cannot say. Answers to cleanup(8)
 (ADDRESS_REWRITING_README).
 """
@@ -19,7 +19,31 @@ REMEMBERED = 10_000
 """How many addresses without change are remembered, of each class."""
 
 REMEMBERED_LENGTH = 256
-"""Longer ones are not, bytes."""
+"""Longer ones are not, in bytes."""
+
+
+class Remembered:
+    """
+    What is known to become of addresses.
+
+    @param stable: whether that can be known.
+    """
+
+    __slots__ = ("_stable", "get", "known")
+
+    def __init__(self, stable: bool) -> None:
+        self._stable = stable
+        self.known: dict[bytes, bytes] = {}
+        self.get = self.known.get
+
+    def add(self, address: bytes, result: bytes) -> None:
+        """
+        Remember one.
+        """
+        if self._stable and len(address) + len(result) <= REMEMBERED_LENGTH:
+            if len(self.known) >= REMEMBERED:
+                self.known.clear()
+            self.known[address] = result
 
 
 class Unchanged:
@@ -58,37 +82,40 @@ class Chain:
     @param masquerade: L{None}: not for this class.
     """
 
-    __slots__ = ("_maps", "_masquerade", "_unchanged", "stable")
+    __slots__ = ("_maps", "_masquerade", "_remembered", "stable")
 
     def __init__(self, maps: Sequence[AddressMap], masquerade: Masquerade | None) -> None:
         self._maps = [one for one in maps if one.lookup]
         self._masquerade = masquerade or None
         self.stable = all(one.lookup.stable for one in self._maps)
-        self._unchanged = Unchanged(self.stable)
+        self._remembered = Remembered(self.stable)
 
     def __bool__(self) -> bool:
         return bool(self._maps) or self._masquerade is not None
 
-    def leaves(self, address: bytes) -> bool:
+    def known(self, address: bytes) -> bytes | None:
         """
-        @return: whether the address is known to stay as it is.
+        @return: what becomes of the address, if that is known.
         """
-        return address in self._unchanged
+        return self._remembered.get(address)
 
     async def apply(self, address: bytes, queue_id: QueueID) -> bytes:
         """
         @param address: complete, in internal form; the null address stays.
         @param queue_id: on behalf of which message, for the log.
         """
-        if address in self._unchanged or not address:
-            return address
+        known = self._remembered.get(address)
+        if known is not None or not address:
+            return known or address
         mapped = address
+        quiet = True
         for one in self._maps:
-            mapped = await one.canonical(mapped, queue_id)
+            mapped, without_warning = await one.canonical(mapped, queue_id)
+            quiet = quiet and without_warning
         if self._masquerade is not None:
             mapped = self._masquerade.apply(mapped)
-        if mapped == address:
-            self._unchanged.add(address)
+        if quiet:
+            self._remembered.add(address, mapped)
         return mapped
 
 

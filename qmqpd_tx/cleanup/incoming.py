@@ -545,7 +545,11 @@ class IncomingMessage:
         self._closed = True
         # The client's answer first: what the queue manager does next may take its time.
         self._answer(None)
-        if stored is not None:
+        if stored is None:
+            return
+        if self._verdict.hold:
+            stored.close()
+        else:
             self._done(stored)
 
     def _not_committed(self, failure: Failure) -> None:

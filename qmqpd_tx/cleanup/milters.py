@@ -312,9 +312,13 @@ class MilterStage:
         if verdict.discard:
             self._writer.abort()
             return None
-        if self._state is not StageState.FILTERING:
-            raise CommitAbandoned(f"{self.queue_id}: commit: abandoned")
-        return await self._store(Queue.HOLD if hold or verdict.hold else queue)
+        if not (hold or verdict.hold or queue is Queue.HOLD):
+            return await self._store(queue)
+        stored = await self._store(Queue.HOLD)
+        # Nobody is to hear of it: what is on hold stays there.
+        if stored is not None:
+            stored.close()
+        return None
 
     def _too_long(self) -> bool:
         """
@@ -396,6 +400,8 @@ class MilterStage:
         async for address, original, silent in draft.recipients():
             count += 1
             await room(writer.recipient(address, original, silent))
+        if self._state is not StageState.FILTERING:
+            raise CommitAbandoned(f"{self.queue_id}: commit: abandoned")
         if not count:
             log.info("{queue_id}: removed: mail filters have left no recipient", queue_id=self.queue_id)
             writer.abort()

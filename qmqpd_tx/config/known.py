@@ -43,8 +43,6 @@ application_event_drain_time = 100s
 authorized_flush_users = static:anyone
 authorized_mailq_users = static:anyone
 authorized_submit_users = static:anyone
-berkeley_db_create_buffer_size = 16777216
-berkeley_db_read_buffer_size = 131072
 broken_sasl_auth_clients = no
 command_execution_directory =
 command_expansion_filter = 1234567890!@%-_=+:,./abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ
@@ -71,7 +69,6 @@ forward_expansion_filter = 1234567890!@%-_=+:,./abcdefghijklmnopqrstuvwxyzABCDEF
 invalid_hostname_reject_code = 501
 ipc_idle = 5s
 ipc_ttl = 1000s
-lmdb_map_size = 16777216
 lmtp_address_preference = any
 lmtp_address_verify_target = rcpt
 lmtp_assume_final = no

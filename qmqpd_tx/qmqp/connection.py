@@ -28,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import cast
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -41,21 +41,20 @@ from zope.interface import implementer
 
 from qmqpd_tx.eager import now_or_later
 from qmqpd_tx.events import Logger
-from qmqpd_tx.interfaces import FULL_TREATMENT, IIncomingMessage, IntakeError
+from qmqpd_tx.interfaces import IIncomingMessage, IntakeError
 from qmqpd_tx.message import ClientInfo, QueueID
 from qmqpd_tx.qmqp.parser import Event, QMQPParser
+from qmqpd_tx.qmqp.reception import CONFIGURATION_ERROR, NO_QUEUE_ID, Reception
 from qmqpd_tx.qmqp.replies import Refusal, ReplyClass, encode_reply
 from qmqpd_tx.qmqp.roles import Owner, State, Transport, peer_of
-from qmqpd_tx.qmqp.trace import Trace, TracedParser
+from qmqpd_tx.qmqp.trace import TracedParser
 from qmqpd_tx.qmqp.verp import split_verp, verp_fault
 from qmqpd_tx.wire import read_now, write_last
 
 log = Logger(namespace="qmqpd_tx.qmqpd")
 
-NO_QUEUE_ID = "NOQUEUE"
 ERROR = "Error: "
 WRITE_ERROR = "queue file write error"
-CONFIGURATION_ERROR = "Error: server configuration error"
 
 KERNEL_BUFFER_SECONDS = 1.0
 """
@@ -84,7 +83,6 @@ class QMQPConnection:
         "_address",
         "_blocked",
         "_client",
-        "_counted",
         "_drain_time",
         "_drained",
         "_early",
@@ -103,13 +101,12 @@ class QMQPConnection:
         "_paused_at",
         "_port",
         "_queue_id",
+        "_reception",
         "_reply",
         "_resumed_at",
         "_settings",
         "_since",
         "_timer",
-        "_trace",
-        "_treatment",
         "_verp_fault",
         "state",
         "transport",
@@ -130,11 +127,9 @@ class QMQPConnection:
         self._client: ClientInfo | None = None
         self._label = ""
         self._early = early
-        self._counted: str | None = None
         self._lookup: Deferred[Refusal | None] | None = None
         self._paused = False
-        self._treatment = FULL_TREATMENT
-        self._trace: Trace | None = None
+        self._reception = Reception()
         self._end_by = float("inf")
         self._parser: QMQPParser | None = None
         self._message: IIncomingMessage | None = None
@@ -202,8 +197,9 @@ class QMQPConnection:
     def _named(self, name: str) -> None:
         if self.state is not State.WAITING:
             return
-        self._client = ClientInfo(self._address, name, self._port)
-        admitted = now_or_later(self._admit(self._client))
+        client = self._client = ClientInfo(self._address, name, self._port)
+        self._label = client.label(self._settings.port_logging)
+        admitted = now_or_later(self._reception.admit(self._owner, client, self._label))
         if isinstance(admitted, Deferred):
             # A list is asked that has to ask a server.
             self._pause()
@@ -212,61 +208,6 @@ class QMQPConnection:
             admitted.addBoth(self._admitted)
         else:
             self._admitted(admitted)
-
-    async def _admit(self, client: ClientInfo) -> Refusal | None:
-        """
-        @return: why this client is not served.
-        """
-        owner, settings = self._owner, self._settings
-        admission = owner.admission
-        label = self._label = client.label(settings.port_logging)
-        log.info("connect from {client}", client=label)
-        if admission.level:
-            level = await admission.debug_level(client)
-            if level:
-                self._trace = Trace(client, level)
-        list_name = "qmqpd_client_event_limit_exceptions"
-        try:
-            if owner.limits.active and not await admission.excepted(client):
-                excess = self._count()
-                if excess is not None:
-                    return excess
-            list_name = "qmqpd_authorized_clients"
-            authorized = await admission.authorized(client)
-            if self._trace is not None:
-                self._trace.listed(list_name, authorized)
-            if not authorized:
-                text = f"Error: {label} is not authorized to use this service"
-                log.info("{queue_id}: {reason}", queue_id=NO_QUEUE_ID, reason=text)
-                # Strangers must not hold the places of those who may come.
-                self._drain_time = settings.unauthorized_time_limit
-                return Refusal(ReplyClass.PERMANENT, text)
-            list_name = "qmqpd_local_header_rewrite_clients"
-            self._treatment = await admission.treatment(client)
-        except CancelledError:
-            raise
-        except Exception as reason:
-            log.warn("{list}: {reason}", list=list_name, reason=str(reason) or repr(reason))
-            return Refusal(ReplyClass.TEMPORARY, CONFIGURATION_ERROR)
-        return None
-
-    def _count(self) -> Refusal | None:
-        limits = self._owner.limits
-        key = limits.key(self._address)
-        excess = limits.opened(key, self._owner.clock.seconds())
-        if excess is None:
-            self._counted = key
-            return None
-        log.warn(
-            "{what} limit exceeded: {number} from {client} for service {service}",
-            what=excess.what,
-            number=excess.number,
-            client=self._label,
-            service=self._owner.service,
-        )
-        self._drain_time = self._settings.unauthorized_time_limit
-        text = f"Error: too many connections from {self._address}"
-        return Refusal(ReplyClass.TEMPORARY, text, delay=False)
 
     def _admitted(self, result: Refusal | Failure | None) -> None:
         self._lookup = None
@@ -277,6 +218,9 @@ class QMQPConnection:
         if isinstance(result, Failure):
             self._failed(result.value, result)
         elif result is not None:
+            if self._reception.stranger:
+                # Strangers must not hold the places of those who may come.
+                self._drain_time = settings.unauthorized_time_limit
             self._refuse(result.reply_class, result.text, result.delay)
         elif settings.in_flow_delay and self._owner.behind():
             # The queue is full: this client waits, and the others need not.
@@ -290,10 +234,11 @@ class QMQPConnection:
     def _receive(self) -> None:
         settings = self._settings
         self.state = _RECEIVING
-        if self._trace is None:
+        trace = self._reception.trace
+        if trace is None:
             self._parser = QMQPParser(settings.content_limit, settings.address_limit)
         else:
-            self._parser = TracedParser(settings.content_limit, settings.address_limit, self._trace)
+            self._parser = TracedParser(settings.content_limit, settings.address_limit, trace)
         self._arm(min(settings.timeout, settings.wait_time_limit))
 
     def _first_read(self) -> None:
@@ -333,7 +278,8 @@ class QMQPConnection:
         Open a message, with the first byte and not before: a silent connection holds nothing.
         """
         try:
-            message: IIncomingMessage = self._owner.cleanup.begin(self._client, None, self._treatment)
+            treatment = self._reception.treatment
+            message: IIncomingMessage = self._owner.cleanup.begin(self._client, None, treatment)
         except Exception as reason:
             self._failed(reason)
             return False
@@ -454,8 +400,8 @@ class QMQPConnection:
             return
         self._message = None
         self._reply = encode_reply(ReplyClass.ACCEPTED, f"Ok: queued as {queue_id}")
-        if self._trace is not None:
-            self._trace.replied(self._reply)
+        if self._reception.trace is not None:
+            self._reception.trace.replied(self._reply)
         self._send_reply()
 
     def _not_accepted(self, failure: Failure) -> None:
@@ -498,8 +444,8 @@ class QMQPConnection:
         if settings.soft_bounce:
             reply_class = ReplyClass.TEMPORARY
         self._reply = encode_reply(reply_class, text)
-        if self._trace is not None:
-            self._trace.replied(self._reply)
+        if self._reception.trace is not None:
+            self._reception.trace.replied(self._reply)
         if self._held:
             self._held = False
             self._resume()
@@ -691,8 +637,7 @@ class QMQPConnection:
         timer, self._timer = self._timer, None
         if timer is not None and timer.active():
             timer.cancel()
-        if self._counted is not None:
-            self._owner.limits.closed(self._counted)
+        self._reception.leave(self._owner)
         if self._label:
             log.info("disconnect from {client}", client=self._label)
         self._owner.closed(self)

@@ -140,7 +140,7 @@ class DraftWriter:
 
     def has(self, key: bytes) -> bool:
         """See L{ITableWriter}."""
-        return any(self._has(stored(key, ends)) for ends in (Ends.NUL, Ends.NOTHING))
+        return bool(key) and any(self._has(stored(key, ends)) for ends in (Ends.NUL, Ends.NOTHING))
 
     def _has(self, key: bytes) -> bool:
         if key in self._changes:
@@ -155,7 +155,7 @@ class DraftWriter:
     def delete(self, key: bytes) -> bool:
         """See L{ITableWriter}."""
         found = False
-        for ends in (Ends.NUL, Ends.NOTHING):
+        for ends in (Ends.NUL, Ends.NOTHING) if key else ():
             each = stored(key, ends)
             if self._has(each):
                 found = True

@@ -77,14 +77,21 @@ class LmdbTable(IndexedTable):
         self._library = library
         self._timeout = timeout
         self._environment: Any = None
+        self._descriptor = -1
         self._closed = False
         self._open()
 
     def _open(self) -> None:
-        self._environment = self._library.open(
-            self._path, subdir=False, readonly=True, lock=False, create=False, max_spare_txns=1
-        )
-        status = os.fstat(self._environment.fd())
+        # For locks: they end when any descriptor of the file is closed, so that this one stays.
+        self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._environment = self._library.open(
+                self._path, subdir=False, readonly=True, lock=False, create=False, max_spare_txns=1
+            )
+        except BaseException:
+            self._shut()
+            raise
+        status = os.fstat(self._descriptor)
         self._file = status.st_dev, status.st_ino
 
     @contextlib.contextmanager
@@ -99,7 +106,7 @@ class LmdbTable(IndexedTable):
             if self._environment is None or (status.st_dev, status.st_ino) != self._file:
                 self._shut()
                 self._open()
-            descriptor = self._environment.fd()
+            descriptor = self._descriptor
             _lock(descriptor, fcntl.LOCK_SH, self._timeout, self._path)
             try:
                 with self._begin() as transaction:
@@ -135,6 +142,9 @@ class LmdbTable(IndexedTable):
         if self._environment is not None:
             self._environment.close()
             self._environment = None
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     def close(self) -> None:
         self._closed = True
@@ -191,6 +201,8 @@ class LmdbType:
             raise ConfigError(f"open database {path}: {error}") from None
 
         def read(key: bytes) -> bytes | None:
+            if len(key) > environment.max_key_size():
+                return None
             with environment.begin() as transaction:
                 value: bytes | None = transaction.get(key)
             return value

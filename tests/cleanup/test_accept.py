@@ -318,7 +318,7 @@ class SlowWriter:
     def envelope(self, envelope: Envelope, top: bytes) -> None:
         """See L{IMessageWriter.envelope}."""
 
-    def recipient(self, address: bytes, original: bytes) -> Deferred[None]:
+    def recipient(self, address: bytes, original: bytes, silent: bool = False) -> Deferred[None]:
         """See L{IMessageWriter.recipient}."""
         return self.waiting
 

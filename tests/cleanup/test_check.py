@@ -4,6 +4,11 @@ What header and body checks do to a message, and what the log says. Watched in a
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from qmqpd_tx.cleanup.checks import ContentChecks
@@ -11,9 +16,12 @@ from qmqpd_tx.cleanup.headers import HeaderRules, HeaderSection, header_kinds
 from qmqpd_tx.cleanup.inspector import REMARKS_LIMIT, Inspector
 from qmqpd_tx.cleanup.verdict import Verdict
 from qmqpd_tx.config import config_from_text
-from qmqpd_tx.interfaces import ConfigError
+from qmqpd_tx.interfaces import ConfigError, QueuedEntry
+from qmqpd_tx.maillog.render import TextFormatter
+from qmqpd_tx.message import Queue, QueueID
 from tests.cleanup.cases import COMPLETE
 from tests.cleanup.inspection import CLIENT, QUEUE_ID, WHERE, Inspected, Patterns, content_checks, inspect
+from tests.cleanup.support import Intake
 
 QMQP = f"{WHERE} proto=QMQP"
 
@@ -424,3 +432,61 @@ class Log(SynchronousTestCase):
         seen = body("WARN", b"find\n" * count)
         self.assertEqual(len(seen.log), count)
         self.assertEqual(set(seen.log), {f"warning: body find from {CLIENT.label()}; proto=QMQP"})
+
+
+class Queued(SynchronousTestCase):
+    """What becomes of the message as a whole."""
+
+    def outcome(self, rules: str, content: bytes) -> tuple[Intake, list[QueueID | Failure]]:
+        """
+        @param rules: a regexp table for header_checks and body_checks.
+        """
+        path = str(Path(self.mktemp()).absolute())
+        Path(path).write_text(rules)
+        intake = Intake(f"header_checks = regexp:{path}\nbody_checks = regexp:{path}\n")
+        results: list[QueueID | Failure] = []
+        finished: Deferred[QueueID] = intake.send([content], b"joe", [b"a@dest.test", b"b"])
+        finished.addBoth(results.append)
+        return intake, results
+
+    def held(self, intake: Intake) -> int:
+        """
+        @return: how many messages are on hold.
+        """
+        found: list[QueuedEntry] = []
+        intake.queue.scan(Queue.HOLD).next(10).addCallback(found.extend)
+        return len(found)
+
+    def test_held(self) -> None:
+        """
+        A message on hold is accepted, and the queue manager does not hear of it.
+        """
+        intake, results = self.outcome("/^Subject: x/ HOLD\n", b"Subject: x\n\nb\n")
+        self.assertIsInstance(results[0], str)
+        self.assertEqual(intake.arrivals.stored, [])
+        self.assertEqual(self.held(intake), 1)
+
+    def test_refused_and_discarded(self) -> None:
+        """
+        Nothing is stored; the log names sender and last recipient, complete, wherever in the message it was
+        decided.
+        """
+        for content in (b"Subject: x\n\nb\n", b"A: b\n\nSubject: x\n"):
+            for action, accepted in (("REJECT", False), ("DISCARD", True)):
+                with capturedLogs() as events:
+                    intake, results = self.outcome(f"/^Subject: x/ {action}\n", content)
+                self.assertEqual(isinstance(results[0], str), accepted)
+                self.assertEqual(intake.arrivals.stored, [])
+                lines = [TextFormatter().text(event) for event in events]
+                found = [line for line in lines if f": {action.lower()}: " in line]
+                self.assertEqual(len(found), 1)
+                self.assertIn("; from=<joe@relay.test> to=<b@relay.test> proto=QMQP", found[0])
+
+    def test_body_is_what_is_stored(self) -> None:
+        """
+        The body is looked up once, and without the headers that are added.
+        """
+        intake, _ = self.outcome("/^(A|b)/ PREPEND X-Y: z\n/^Message-Id/ REJECT\n", b"A: b\n\nb\nb\n")
+        (stored,) = intake.arrivals.stored
+        self.assertTrue(stored.body.startswith(b"X-Y: z\nA: b\nMessage-Id: "))
+        self.assertTrue(stored.body.endswith(b"\n\nX-Y: z\nb\nX-Y: z\nb\n"))

@@ -3,8 +3,9 @@ The same scenario of intake through a real Postfix and through our whole service
 
 A L{Scenario} is a configuration with its table files, and messages. Each server is started once for it, and
 the messages go in one after the other: what happens between the reply and an empty queue belongs to that
-message. An L{Outcome} is all that can be seen of it from outside: the reply, what the sinks got, whether it was held,
-and what cleanup and the delivery agent said in the log; without queue ids, process ids, dates and times.
+message. An L{Outcome} is all that can be seen of it from outside: the reply, what the sinks got, whether it
+was held, and what cleanup and the delivery agent said in the log; without queue ids, process ids, dates and
+times.
 """
 
 from __future__ import annotations
@@ -33,8 +34,12 @@ COMMON = {
 }
 
 
-TRANSPORTS = "".join(f"{name} unix - - n - - {name}\n" for name in ("smtp", "error", "retry", "discard", "local"))
-TRANSPORTS += "relay unix - - n - - smtp\n"
+TRANSPORTS = """\
+smtp unix - - n - - smtp
+relay unix - - n - - smtp
+error unix - - n - - error
+retry unix - - n - - error
+"""
 
 
 @frozen
@@ -66,7 +71,8 @@ class Outcome:
     @ivar deliveries: for each transaction which sink, the sender, the recipients and the content; sorted. Of
         a delivery notice, only to whom it went.
     @ivar held: how many messages there are on hold, afterwards, that were not before.
-    @ivar log: what cleanup(8) and qmqpd(8) logged of it, but for its queue id.
+    @ivar log: what cleanup(8) and qmqpd(8) logged of it; sorted, as the order depends on when envelope and
+        content come, which is the other way round in Postfix.
     @ivar routes: C{to=} and C{orig_to=} of each delivery in the log; sorted.
     """
 
@@ -82,7 +88,12 @@ _STAMP = re.compile(rb"<\d{14}\.[0-9A-Za-z]+@")
 _RECEIVED_ID = re.compile(rb"with QMQP id [0-9A-Za-z]+")
 _LINE = re.compile(r"postfix/(?P<program>[\w/-]+)\[\d+\]: (?P<text>.*)")
 _ID = re.compile(r"^(warning: )?[0-9A-Za-z]{9,}: ")
-_PASSED_OVER = re.compile(r"(dis)?connect from |[0-9A-Za-z]+: client=|.* while receiving QMQP packet header$")
+_PASSED_OVER = re.compile(
+    r"(dis)?connect from |[0-9A-Za-z]+: client=|.* while receiving QMQP packet header$"
+    r"|warning: mail_stream_cleanup: close error$|warning: valid_ipv4_hostaddr: "
+)
+"""What is of no interest, and what libraries of Postfix add to what its programs say."""
+
 _ROUTE = re.compile(r"to=<[^>]*>,( orig_to=<[^>]*>,)?")
 _NOTICE = re.compile(rb"\bContent-Type: multipart/report", re.IGNORECASE)
 
@@ -126,12 +137,18 @@ class Server:
             for name, delivery in self._new()
             for content in [neutral(delivery.content, queue_id)]
         )
-        lines, routes = _of_interest(self._log()[logged:], queue_id)
+        log = self._log()[logged:]
+        for name, sink in self._sinks.items():
+            log = log.replace(f"[127.0.0.1]:{sink.port}", name)
+        lines, routes = _of_interest(log, queue_id)
+        if not found and self._held() == held:
+            # Whether the header section was read so far as to know the id does not matter then.
+            lines = [line for line in lines if ": message-id=" not in line]
         return Outcome(
             reply=b"K" if queue_id else reply,
             deliveries=found,
             held=self._held() - held,
-            log=lines,
+            log=sorted(lines),
             routes=routes,
         )
 

@@ -13,6 +13,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from attrs import frozen
@@ -231,7 +232,7 @@ class IndexedTests(Case):
         self.assertEqual(ours.status, 0)
         keys = "\n".join(KEYS).encode() + b"\nlatin\xe9\n"
         first = self.same("-q", "-", f"{kind}:a", input=keys)
-        self.assertEqual(first.output.count(b"\n"), 23)
+        self.assertEqual(first.output.count(b"\n"), 21)
         self.assertEqual(self.same("-q", "-", f"{kind}:b", input=keys), first)
         self.same("-q", "FoO", f"{kind}:b")
         self.same("-q", "nokey", f"{kind}:b")
@@ -416,15 +417,20 @@ class SqlTests(Case):
         """
         Each configuration gives the same value and status.
         """
-        wrong = []
-        for text, key in queries:
+        cases = []
+        for number, (text, key) in enumerate(queries):
             given = {line.partition("=")[0].strip() for line in text.splitlines()}
             lines = [line for line in place.splitlines() if line.partition("=")[0].strip() not in given]
-            (self.folder / "x.cf").write_text("\n".join(lines) + "\n" + text)
-            arguments = ("-q", key, f"{kind}:./x.cf")
-            theirs, ours = self.run_theirs(*arguments), self.run_ours(*arguments)
-            if (ours.status, ours.output) != (theirs.status, theirs.output):
-                wrong.append((text, key, ours, theirs))
+            (self.folder / f"x{number}.cf").write_text("\n".join(lines) + "\n" + text)
+            cases.append(("-q", key, f"{kind}:./x{number}.cf"))
+        # Postfix's takes a second for each error.
+        with ThreadPoolExecutor(16) as pool:
+            theirs = list(pool.map(lambda case: self.run_theirs(*case), cases))
+        wrong = []
+        for query, case, expected in zip(queries, cases, theirs, strict=True):
+            ours = self.run_ours(*case)
+            if (ours.status, ours.output) != (expected.status, expected.output):
+                wrong.append((query, ours, expected))
         self.assertEqual(wrong, [])
 
     def test_sqlite(self) -> None:
@@ -439,4 +445,6 @@ class SqlTests(Case):
         with PrivatePostgres() as server:
             server.execute(SQL)
             place = f"hosts = 127.0.0.1:{server.port}\nuser = mail\ndbname = postgres\n"
+            # Ours is UTF8 by default; Postfix 3.7 knows no other than this one.
+            place += "encoding = LATIN1\n"
             self.check("pgsql", place, (*QUERIES, *PGSQL))

@@ -21,6 +21,7 @@ from qmqpd_tx.config.parameters import (
     qmqpd,
     routing,
     smtp,
+    tables,
 )
 from qmqpd_tx.config.parameters.transports import TRANSPORT_PARAMETERS
 from qmqpd_tx.config.table import Parameter, by_name
@@ -37,6 +38,7 @@ PARAMETERS: Mapping[str, Parameter] = by_name(
     qmqpd.PARAMETERS,
     routing.PARAMETERS,
     smtp.PARAMETERS,
+    tables.PARAMETERS,
 )
 
 __all__ = ["PARAMETERS", "TRANSPORT_PARAMETERS"]

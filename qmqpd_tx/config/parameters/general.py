@@ -63,8 +63,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         type=Type.STRING,
         default="hash",
         low=1,
-        effect=False,
-        help="The table type for newaliases and postmap.",
+        help="The table type for postmap when none is given.",
     ),
     Parameter(
         name="default_process_limit",
