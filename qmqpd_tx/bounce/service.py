@@ -309,7 +309,7 @@ class Bounces:
         told: list[FailedRecipient] = []
         try:
             for recipient in recipients:
-                to = verp_address(message.envelope.sender, delimiters, recipient.address)
+                to = verp_address(message.envelope.sender, delimiters, recipient.original)
                 notice = await self._to_sender(message, Kind.FAILED, [recipient], to, True)
                 told.append(recipient)
         except Exception:

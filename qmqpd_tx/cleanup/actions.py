@@ -71,7 +71,7 @@ def _command(value: bytes) -> tuple[str, bytes]:
     @return: the action in upper case, and the rest.
     """
     words = value.split(None, 1) or [b""]
-    return words[0].decode("latin-1").upper(), words[1].strip() if len(words) == 2 else b""
+    return words[0].decode("latin-1").upper(), words[1] if len(words) == 2 else b""
 
 
 class Actions:

@@ -116,7 +116,8 @@ class AddressMap:
         """
         @param address: complete, in internal form.
         @param queue_id: on behalf of which message, for the log.
-        @return: the address that it is to be replaced with, or itself; and whether that went without a warning.
+        @return: the address that it is to be replaced with, or itself; and whether that went without a
+            warning.
         @raise TableError: as L{find}.
         """
         quiet = True

@@ -1,9 +1,9 @@
 """
 What is done to one class of addresses, step by step.
 
-Takes complete addresses in internal form; gives them after canonical mapping and masquerading. What becomes of
-an address is remembered, if the tables are stable, unless there is something to warn of each time. Fails with
-L{TableError<qmqpd_tx.interfaces.TableError>} when a table cannot say. Answers to cleanup(8)
+Takes complete addresses in internal form; gives them after canonical mapping and masquerading. What becomes
+of an address is remembered, if the tables are stable, unless there is something to warn of each time. Fails
+with L{TableError<qmqpd_tx.interfaces.TableError>} when a table cannot say. Answers to cleanup(8)
 (ADDRESS_REWRITING_README).
 """
 

@@ -162,6 +162,7 @@ class MilterStage:
     One message on its way through the filters. See L{IMessageWriter}, and L{announce}.
 
     @ivar queue_id: its name.
+    @ivar held: whether it was committed into C{hold}: nobody is to hear of it.
     """
 
     def __init__(
@@ -189,6 +190,8 @@ class MilterStage:
             check=check,
             size_limit=milters.size_limit,
         )
+        self._passed = False
+        self.held = False
         self._state = StageState.OPEN
         self._envelope: Envelope | None = None
         self._session: MilterSession | None = None
@@ -228,6 +231,12 @@ class MilterStage:
     def recipient(self, address: bytes, original: bytes, silent: bool = False) -> Deferred[None] | None:
         """See L{IMessageWriter.recipient}."""
         return self._draft.recipient(address, original, silent) if self._state is StageState.OPEN else None
+
+    def pass_by(self) -> None:
+        """
+        Ask no filter after all (PASS).
+        """
+        self._passed = True
 
     def commit(self, queue: Queue = Queue.INCOMING) -> Deferred[IStoredMessage | None]:
         """
@@ -284,7 +293,9 @@ class MilterStage:
     # --- filtering ------------------------------------------------------------------------------------
 
     async def _filter(self, queue: Queue) -> IStoredMessage | None:
-        if self._draft.oversized:
+        if self._passed:
+            hold = False
+        elif self._draft.oversized:
             hold = self._too_long()
         else:
             client = self._client
@@ -312,13 +323,8 @@ class MilterStage:
         if verdict.discard:
             self._writer.abort()
             return None
-        if not (hold or verdict.hold or queue is Queue.HOLD):
-            return await self._store(queue)
-        stored = await self._store(Queue.HOLD)
-        # Nobody is to hear of it: what is on hold stays there.
-        if stored is not None:
-            stored.close()
-        return None
+        self.held = hold or verdict.hold or queue is Queue.HOLD
+        return await self._store(Queue.HOLD if self.held else queue)
 
     def _too_long(self) -> bool:
         """

@@ -17,13 +17,19 @@ log = Logger(namespace="qmqpd_tx.cleanup")
 
 
 def missing_headers(
-    headers: HeaderSection, settings: Settings, queue_id: QueueID, arrival: float, date: MailDate
+    headers: HeaderSection,
+    settings: Settings,
+    queue_id: QueueID,
+    arrival: float,
+    date: MailDate,
+    add: bool,
 ) -> tuple[bytes, bytes]:
     """
     Make C{Message-Id}, C{Date} and recipient headers where they are missing; C{From} needs the sender: see
     L{missing_from}. Logs each message id.
 
     @param arrival: when the message arrived, POSIX seconds.
+    @param add: whether headers are added (not to mail from elsewhere).
     @return: the headers, and the Message-ID of the message; C{b""} when it has none of its own.
     """
     message_id = b""
@@ -40,6 +46,10 @@ def missing_headers(
     missing = b""
     for resent, value in headers.message_ids:
         remark(resent, value)
+    if not add:
+        if not headers.message_ids:
+            remark(False, b"<>")
+        return b"", message_id
     if prefix.lower() + b"message-id" not in headers.names:
         value = b"<%b.%b@%b>" % (date.stamp(arrival), queue_id.encode(), settings.hostname)
         missing += b"%bMessage-Id: %b\n" % (prefix, value)

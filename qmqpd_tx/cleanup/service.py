@@ -15,7 +15,8 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from qmqpd_tx.cleanup.dates import MailDate, Timezone, ZoneName, local_timezone, local_zone_name
-from qmqpd_tx.cleanup.incoming import IncomingMessage, intake_error
+from qmqpd_tx.cleanup.errors import intake_error
+from qmqpd_tx.cleanup.incoming import IncomingMessage
 from qmqpd_tx.cleanup.settings import Settings
 from qmqpd_tx.interfaces import (
     FULL_TREATMENT,

@@ -6,6 +6,7 @@ Fails with L{ConfigError<qmqpd_tx.interfaces.ConfigError>} (from the configurati
 
 from __future__ import annotations
 
+import re
 from typing import Any, Self
 
 from attrs import frozen
@@ -13,6 +14,7 @@ from attrs import frozen
 from qmqpd_tx.address.mailboxes import CLEAN, CLEAN_DOTTED, complete_addresses
 from qmqpd_tx.address.smtputf8 import Detection
 from qmqpd_tx.address.syntax import quote_address
+from qmqpd_tx.cleanup.characters import characters, pattern
 from qmqpd_tx.cleanup.checks import ContentChecks
 from qmqpd_tx.cleanup.headers import HeaderRules, header_kinds
 from qmqpd_tx.cleanup.mapping import AddressMaps
@@ -30,9 +32,12 @@ class Settings:
     @ivar maps: what is done to addresses.
     @ivar checks: header and body checks.
     @ivar milters: mail filters.
+    @ivar rejected: finds C{message_reject_characters}; L{None}: there are none.
+    @ivar stripped: C{message_strip_characters}.
     @ivar rules: how headers are treated.
     @ivar hopcount_limit: from how many Received headers on, ours included, mail is refused.
     @ivar size_limit: C{message_size_limit} for the whole queue file, bytes; 0: none.
+    @ivar always_add: C{always_add_missing_headers}.
     @ivar undisclosed: C{undisclosed_recipients_header}; empty: none.
     @ivar detection: which mail is looked at for what needs SMTPUTF8.
     """
@@ -42,9 +47,12 @@ class Settings:
     maps: AddressMaps
     checks: ContentChecks
     milters: Milters
+    rejected: re.Pattern[bytes] | None
+    stripped: bytes
     rules: HeaderRules
     hopcount_limit: int
     size_limit: int
+    always_add: bool
     undisclosed: bytes
     detection: Detection
 
@@ -83,9 +91,12 @@ class Settings:
             maps=maps,
             checks=ContentChecks.from_config(config, open_table),
             milters=Milters.from_config(config, reactor, in_thread),
+            rejected=pattern(characters(text("message_reject_characters"))),
+            stripped=characters(text("message_strip_characters")),
             rules=rules,
             hopcount_limit=config.integer("hopcount_limit"),
             size_limit=config.integer("message_size_limit"),
+            always_add=config.boolean("always_add_missing_headers"),
             undisclosed=text("undisclosed_recipients_header"),
             detection=Detection.from_config(config),
         )

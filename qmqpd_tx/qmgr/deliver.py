@@ -130,7 +130,7 @@ class Deliveries:
             return True
         sender = job.sender
         if job.verp is not None:
-            sender = verp_sender(sender, job.verp, recipients[0].address)
+            sender = verp_sender(sender, job.verp, recipients[0].original)
         message = job.message
         request = DeliveryRequest(
             queue_id=job.queue_id,

@@ -241,11 +241,16 @@ STRICT = [
     Scenario("strict headers", {"strict_7bit_headers": "yes"}, STRICT_BODY[7:16]),
     Scenario(
         "strict encoding",
-        {"strict_mime_encoding_domain": "yes", "mime_nesting_limit": "3", "header_checks": "static:INFO"},
+        {
+            "strict_mime_encoding_domain": "yes",
+            "mime_nesting_limit": "3",
+            "header_checks": "regexp:FOLDER/header",
+        },
         [
             *STRICT_BODY[16:],
             *(mail(f"{levels} levels", multipart(b"b1"), _nest(levels)) for levels in (2, 3, 4)),
         ],
+        files={"header": "!/^Received:/ INFO\n"},
     ),
 ]
 

@@ -133,7 +133,12 @@ class Server:
         queue_id = reply.rpartition(b" ")[2] if reply.startswith(b"K") else b""
         self._wait(case)
         found = sorted(
-            (name, delivery.sender.partition(b" ")[0], tuple(sorted(delivery.recipients)), content)
+            (
+                name,
+                delivery.sender.partition(b"> ")[0].removesuffix(b">") + b">",
+                tuple(sorted(delivery.recipients)),
+                content,
+            )
             for name, delivery in self._new()
             for content in [neutral(delivery.content, queue_id)]
         )

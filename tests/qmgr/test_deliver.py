@@ -139,6 +139,11 @@ class DeliverTests(QueueManagerTestCase):
             [(b"list-u=d.test@src.test", [b"u@d.test"]), (b"list-v=d.test@src.test", [b"v@d.test"])],
         )
 
+    def test_verp_alias(self) -> None:
+        """The sender address tells who the client named, not where an alias took the mail."""
+        self.send(("u@d.test", "alias@src.test"), sender=b"list@src.test", verp=b"-=")
+        self.assertEqual([r.sender for r in self.smtp.requests], [b"list-alias=src.test@src.test"])
+
     def test_routed_address(self) -> None:
         """The router may change the address to deliver to."""
         self.router.routes[b"alias.test"] = lambda address: Route("smtp", "real.test", b"u@real.test")

@@ -27,8 +27,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         name="always_add_missing_headers",
         type=Type.BOOLEAN,
         default="no",
-        effect=False,
-        help="Add From, To, Date and Message-ID to remote mail too. QMQP mail always gets them.",
+        help="Add From, To, Date and Message-ID to remote mail, too; see qmqpd_local_header_rewrite_clients.",
     ),
     Parameter(
         name="always_bcc",
@@ -220,7 +219,6 @@ PARAMETERS: tuple[Parameter, ...] = (
         name="message_reject_characters",
         type=Type.STRING,
         default="",
-        effect=False,
         help="Bytes that a message must not have.",
     ),
     Parameter(
@@ -235,7 +233,6 @@ PARAMETERS: tuple[Parameter, ...] = (
         name="message_strip_characters",
         type=Type.STRING,
         default="",
-        effect=False,
         help="Bytes to remove from messages.",
     ),
     Parameter(

@@ -1,0 +1,292 @@
+"""
+The content of one message, on its way into the queue file.
+
+Takes it in any chunking, lines ending in LF; writes what is to be stored as it arrives, and afterwards gives
+what comes before it: the Received header, with the header section where that had to wait. Held is the header
+section (up to C{header_size_limit} bytes; one header of a longer one). What the checks decide goes into the
+L{Verdict<qmqpd_tx.cleanup.verdict.Verdict>}. Fails with L{TableError<qmqpd_tx.interfaces.TableError>} when an
+address in a header cannot be looked up, and with L{IntakeError<qmqpd_tx.interfaces.IntakeError>} when the
+message is refused. Answers to cleanup(8).
+
+Missing C{Message-Id}, C{Date} and C{From} headers go to the end of the header section, as in Postfix. The
+C{From} header needs the sender, which QMQP sends after the content; so a header section without C{From} is
+held back and stored with the Received header. If it is too long to be held, the C{From} header comes right
+after the Received header instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from twisted.internet.defer import Deferred
+
+from qmqpd_tx.cleanup.characters import line_around
+from qmqpd_tx.cleanup.dates import MailDate
+from qmqpd_tx.cleanup.headers import HeaderSection, Part
+from qmqpd_tx.cleanup.inspector import Inspector
+from qmqpd_tx.cleanup.mapping import AddressMaps
+from qmqpd_tx.cleanup.missing import lacks_from, missing_from, missing_headers
+from qmqpd_tx.cleanup.received import received
+from qmqpd_tx.cleanup.settings import Settings
+from qmqpd_tx.cleanup.verdict import Verdict
+from qmqpd_tx.eager import now_or_later
+from qmqpd_tx.events import Logger
+from qmqpd_tx.interfaces import IntakeError, Treatment
+from qmqpd_tx.message import ClientInfo, QueueID
+
+log = Logger(namespace="qmqpd_tx.cleanup")
+
+SHOWN = 200
+"""How many bytes of a line the log shows."""
+
+
+class Content:
+    """
+    See the module.
+
+    @ivar eight_bit: whether there is a byte above 127.
+    @ivar eight_bit_headers: whether there is one in a header, where SMTPUTF8 is detected.
+    @ivar message_id: as in L{Envelope<qmqpd_tx.message.Envelope>}.
+    """
+
+    __slots__ = (
+        "_add",
+        "_arrival",
+        "_client",
+        "_date",
+        "_disallowed",
+        "_first_chunk",
+        "_headers",
+        "_held",
+        "_held_size",
+        "_inspector",
+        "_last",
+        "_maps",
+        "_needs_from",
+        "_queue_id",
+        "_settings",
+        "_verdict",
+        "_write",
+        "eight_bit",
+        "eight_bit_headers",
+        "message_id",
+    )
+
+    def __init__(
+        self,
+        settings: Settings,
+        treatment: Treatment,
+        maps: AddressMaps,
+        verdict: Verdict,
+        queue_id: QueueID,
+        client: ClientInfo | None,
+        arrival_time: float,
+        date: MailDate,
+        write: Callable[[bytes], Awaitable[None]],
+    ) -> None:
+        """
+        @param settings: what the configuration says.
+        @param treatment: what is to be done to the message.
+        @param maps: what is done to addresses.
+        @param verdict: takes what is decided.
+        @param queue_id: the message.
+        @param client: who brought it; L{None} for mail made here.
+        @param arrival_time: POSIX seconds.
+        @param date: writes dates.
+        @param write: stores bytes.
+        """
+        self._settings = settings
+        self._maps = maps
+        self._verdict = verdict
+        self._queue_id = queue_id
+        self._client = client
+        self._arrival = arrival_time
+        self._date = date
+        self._write = write
+        checks = settings.checks
+        self._inspector: Inspector | None = None
+        looks = treatment.checks and checks.looks
+        if looks or checks.strict:
+            self._inspector = Inspector(checks, verdict, queue_id, client, looks)
+        remote = treatment.remote_domain is not None
+        self._add = not remote or settings.always_add
+        mapped = self._map_header if remote or maps.maps_headers else None
+        self._headers = HeaderSection(settings.rules, self._inspector, mapped)
+        self._first_chunk = True
+        self._held: list[bytes] | None = []
+        self._held_size = 0
+        self._last = b""
+        self._needs_from = False
+        self._disallowed: bytes | None = None
+        self.eight_bit = False
+        self.eight_bit_headers = False
+        self.message_id = b""
+
+    def _map_header(self, name: bytes, value: bytes) -> bytes | Deferred[bytes | None] | None:
+        return now_or_later(self._maps.header(name, value, self._queue_id))
+
+    async def take(self, data: bytes) -> None:
+        """
+        Take the next bytes.
+        """
+        settings = self._settings
+        if settings.rejected is not None:
+            found = settings.rejected.search(data)
+            if found is not None:
+                self._disallowed = line_around(data, found.start())
+                raise IntakeError(True, "5.7.1", "Error: 5.7.1 disallowed character")
+        if settings.stripped:
+            data = data.translate(None, settings.stripped)
+        if b"\r" in data:
+            # A stray CR is not to pass for a line end anywhere (SMTP smuggling).
+            data = data.replace(b"\r", b" ")
+        if not self.eight_bit and not data.isascii():
+            self.eight_bit = True
+        headers = self._headers
+        if headers.part is Part.BODY:
+            await self._body(self._inspected(data))
+            return
+        if self._first_chunk:
+            self._first_chunk = False
+            if not data.startswith(b"\n"):
+                end = data.find(b"\n\n") + 1
+                if end:
+                    section = headers.section(data[:end])
+                    if section is not None:
+                        await self._end_headers(await joined(section), data[end:])
+                        return
+        output, body = headers.feed(data)
+        header = await joined(output)
+        if body is None:
+            await self._write_header(header)
+        else:
+            await self._end_headers(header, body)
+
+    async def end(self) -> None:
+        """
+        There is no more.
+        """
+        if self._headers.part is not Part.BODY:
+            output, body = self._headers.close()
+            await self._end_headers(await joined(output), body)
+        if self._inspector is not None:
+            await self._body(self._inspector.body_end())
+        if self._last and self._last != b"\n":
+            # Every delivery agent ends the last line anyway.
+            await self._write(b"\n")
+
+    def top(self, recipient: bytes | None, sender: bytes) -> bytes:
+        """
+        @param recipient: the only recipient, as the client sent it; L{None} if there are several.
+        @param sender: the envelope sender.
+        @return: what comes before all that was written.
+        """
+        date = self._date.render(self._arrival)
+        top = received(self._settings, self._queue_id, self._client, recipient, date)
+        if self._inspector is not None:
+            top = self._inspector.header(top)
+        if self._needs_from:
+            origin = missing_from(self._headers, sender)
+            top = b"".join((top, *self._held, origin)) if self._held is not None else top + origin
+        self._note_headers(top)
+        return top
+
+    def tell(self, sender: bytes | None, recipient: bytes | None) -> None:
+        """
+        Log what the checks have found.
+
+        @param sender: the envelope sender in external form; L{None} if there was none.
+        @param recipient: likewise the last recipient.
+        """
+        if self._inspector is not None:
+            self._inspector.tell(sender, recipient)
+        if self._disallowed is not None:
+            log.info(
+                "{queue_id}: reject: content {text} from {client}; from=<{sender}> to=<{recipient}>"
+                " proto={protocol}: 5.7.1 disallowed character",
+                queue_id=self._queue_id,
+                text=self._disallowed[:SHOWN],
+                client="local" if self._client is None else self._client.label(),
+                sender=sender or b"",
+                recipient=recipient or b"",
+                protocol="" if self._client is None else self._client.protocol,
+            )
+
+    @property
+    def remarkable(self) -> bool:
+        """Whether there may be something for L{tell}."""
+        return self._inspector is not None or self._disallowed is not None
+
+    async def _end_headers(self, header: bytes, body: bytes) -> None:
+        if self._verdict.over:
+            return
+        headers = self._headers
+        if headers.received + 1 >= self._settings.hopcount_limit:
+            log.warn("{queue_id}: message rejected: hopcount exceeded", queue_id=self._queue_id)
+            raise IntakeError(True, "5.4.6", "Error: too many hops")
+        self._note_headers(header)
+        missing, self.message_id = missing_headers(
+            headers, self._settings, self._queue_id, self._arrival, self._date, self._add
+        )
+        self._needs_from = self._add and lacks_from(headers)
+        body = self._inspected(body)
+        held = self._held
+        if held is None:
+            await self._body(header + missing + body)
+        elif self._needs_from:
+            held += (header, missing)
+            await self._body(body)
+        else:
+            await self._body(b"".join((*held, header, missing, body)))
+
+    def _note_headers(self, header: bytes) -> None:
+        """Remember whether a header is beyond ASCII, where somebody wants to know."""
+        if self._settings.detection.origins and not header.isascii():
+            self.eight_bit_headers = True
+
+    async def _write_header(self, header: bytes) -> None:
+        if not header:
+            return
+        self._note_headers(header)
+        if self._held is None:
+            await self._write(header)
+            return
+        self._held.append(header)
+        self._held_size += len(header)
+        if self._held_size > self._settings.rules.size_limit:
+            # Too much to hold, so a missing From header will have to come first.
+            header = b"".join(self._held)
+            self._held = None
+            await self._write(header)
+
+    def _inspected(self, body: bytes) -> bytes:
+        """
+        @return: what the checks leave of the next bytes of the body.
+        """
+        return body if self._inspector is None or not body else self._inspector.body(body)
+
+    async def _body(self, data: bytes) -> None:
+        if data:
+            self._last = data[-1:]
+            await self._write(data)
+
+
+async def joined(pieces: list[bytes | Deferred[bytes]]) -> bytes:
+    """
+    @param pieces: parts of a header section, some of which may have to be waited for.
+    @return: all of them.
+    @raise TableError: a part cannot be made.
+    """
+    whole: list[bytes] = []
+    for index, piece in enumerate(pieces):
+        if isinstance(piece, Deferred):
+            try:
+                piece = await piece
+            except BaseException:
+                # The first failure says enough.
+                for other in pieces[index + 1 :]:
+                    if isinstance(other, Deferred):
+                        other.addErrback(lambda _: b"")
+                raise
+        whole.append(piece)
+    return b"".join(whole)
