@@ -123,6 +123,9 @@ class Content:
         self.message_id = b""
 
     def _map_header(self, name: bytes, value: bytes) -> bytes | Deferred[bytes | None] | None:
+        known = self._maps.known_header(name, value)
+        if known is not None:
+            return known or None
         return now_or_later(self._maps.header(name, value, self._queue_id))
 
     async def take(self, data: bytes) -> None:

@@ -25,7 +25,7 @@ from qmqpd_tx.address.rewrite import AddressRewriter
 from qmqpd_tx.address.syntax import quote_address
 from qmqpd_tx.cleanup.aliases import VirtualAliases
 from qmqpd_tx.cleanup.canonical import AddressMap
-from qmqpd_tx.cleanup.chain import NO_CHAIN, Chain, Unchanged
+from qmqpd_tx.cleanup.chain import NO_CHAIN, Chain, Remembered, Unchanged
 from qmqpd_tx.cleanup.mapsettings import MapSettings
 from qmqpd_tx.interfaces import IConfig
 from qmqpd_tx.message import QueueID
@@ -81,6 +81,7 @@ class AddressMaps:
     token_limit: int
     ordinary: Unchanged
     _variants: dict[tuple[bool, str | None], AddressMaps] = Factory(dict)
+    _headers: Remembered = Factory(lambda: Remembered(True))
 
     @classmethod
     def from_config(
@@ -160,7 +161,7 @@ class AddressMaps:
                     if remote_domain
                     else None
                 )
-            made = evolve(self, header_rewriter=header_rewriter, variants={})
+            made = evolve(self, header_rewriter=header_rewriter, variants={}, headers=Remembered(True))
             if not mappings:
                 made = evolve(
                     made,
@@ -194,6 +195,15 @@ class AddressMaps:
             return b""
         return await self.envelope_sender.apply(complete, queue_id)
 
+    def known_header(self, name: bytes, value: bytes) -> bytes | None:
+        """
+        The mail of a list, or of a program, has the same addresses in its headers again and again.
+
+        @return: what L{header} gives, without a wait; C{b""} when nothing changes; L{None} when that is not
+            known.
+        """
+        return self._headers.get(name + value)
+
     async def header(self, name: bytes, value: bytes, queue_id: QueueID) -> bytes | None:
         """
         @param name: the header's name.
@@ -220,10 +230,18 @@ class AddressMaps:
         if parsed is None:
             return None
         mapped = []
+        quiet = True
         for address in parsed.addresses:
             address = rewriter.rewrite(address)
-            mapped.append(quote_address(await chain.apply(address, queue_id) if chain else address))
-        return parsed.render(name, mapped)
+            if chain:
+                complete, address = address, await chain.apply(address, queue_id)
+                # What is not remembered may be another time, or there is something to warn of each time.
+                quiet = quiet and chain.known(complete) is not None
+            mapped.append(quote_address(address))
+        rendered = parsed.render(name, mapped)
+        if quiet:
+            self._headers.add(name + value, rendered or b"")
+        return rendered
 
     @staticmethod
     async def _all_stay(chain: Chain, value: bytes, queue_id: QueueID) -> bool:
