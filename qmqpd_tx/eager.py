@@ -61,6 +61,10 @@ async def _rest(coroutine: Coroutine[Deferred[Any], Any, T], awaited: Deferred[A
         result: Any = None
         try:
             result = await awaited
+        except GeneratorExit:
+            # What it waits for is forgotten, and so is it. The garbage collector may have ended it before.
+            coroutine.close()
+            raise
         except BaseException as raised:
             problem = raised
         try:

@@ -809,8 +809,8 @@ class IFlush(Interface):
 
         @return: L{None} when there is nothing to wait for: no recipient's domain is in
             C{fast_flush_domains}, or all of this is remembered already. Else a Deferred that fires when it
-            is written and never fails (what cannot be written is logged): wait for it before the move, and
-            a restart loses nothing.
+            is written and never fails (what cannot be written, or found out, is logged): wait for it before
+            the move, and a restart loses nothing.
         """
 
     def flush_site(site: str) -> Any:
@@ -821,6 +821,7 @@ class IFlush(Interface):
         @param site: a domain or an address literal, as after the C{@} of an address; case does not matter.
         @return: a Deferred that gives how many messages were made active.
         @raise NotEligible: (failure) the site is not in C{fast_flush_domains}.
+        @raise TableError: (failure) whether it is cannot be found out.
         @raise SpoolError: (failure) what waits for the site cannot be read.
         """
 

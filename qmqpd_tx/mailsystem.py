@@ -123,6 +123,7 @@ class MailSystem(MultiService):
             queue=self.queue,
             deliver_now=lambda queue_id: self.manager.deliver_now(queue_id),
             forget_dead=lambda: self.manager.triggered(Triggers(flush_dead=True)),
+            open_table=self.tables.open,
         )
         self.manager = QueueManager(
             config=_of_qmgr(config),

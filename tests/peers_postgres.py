@@ -12,11 +12,12 @@ import os
 import pwd
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
-from tests.peers import Peer, free_port, scratch, unavailable
+from tests.peers import START_SECONDS, Peer, free_port, scratch, unavailable
 
 USER = "mail"
 """The database's administrator."""
@@ -95,6 +96,12 @@ class PrivatePostgres:
         arguments = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         command = self._command("postgres", "-D", str(self.folder / "data"), *arguments)
         self._process = Peer(command, self.port, self.folder)
+        ready = [str(self._programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        deadline = time.monotonic() + START_SECONDS
+        while subprocess.run(ready, env=dict(self._environment), timeout=60).returncode:
+            if time.monotonic() > deadline:
+                raise AssertionError(f"PostgreSQL is not ready: {self._process.output()[-500:]!r}")
+            time.sleep(0.05)
 
     def halt(self) -> None:
         """Stop it."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from qmqpd_tx.eager import eager
+from qmqpd_tx.eager import eager, now_or_later
 
 
 class EagerTests(SynchronousTestCase):
@@ -39,6 +41,30 @@ class EagerTests(SynchronousTestCase):
         """The result is there at once."""
         self.assertEqual(self.run_eagerly(), [0])
         self.assertEqual(self.run_eagerly(succeed(1), succeed(2)), [3])
+
+    def test_forgotten(self) -> None:
+        """A wait that nobody can end any more goes in silence, whatever the garbage collector ends first."""
+        noise: list[object] = []
+        ended: list[str] = []
+
+        async def wait(never: Deferred[None]) -> None:
+            try:
+                await never
+            finally:
+                ended.append("end")
+
+        before, sys.unraisablehook = sys.unraisablehook, noise.append
+        try:
+            for close in (True, False):
+                waiter = wait(Deferred())
+                result = now_or_later(waiter)
+                if close:
+                    waiter.close()
+                del waiter, result
+                gc.collect()
+        finally:
+            sys.unraisablehook = before
+        self.assertEqual((ended, noise), (["end", "end"], []))
 
     def test_waits(self) -> None:
         """The result comes when the last Deferred has fired."""

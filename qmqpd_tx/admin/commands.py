@@ -21,7 +21,7 @@ from qmqpd_tx.admin.codec import ANSWER_LIMIT, ControlError, encode_object
 from qmqpd_tx.admin.control import Handler
 from qmqpd_tx.admin.explaining import RECIPIENTS
 from qmqpd_tx.admin.operating import Operations
-from qmqpd_tx.interfaces import IFlush, IMailQueue, MessageNotFound, NotEligible
+from qmqpd_tx.interfaces import IFlush, IMailQueue, MessageNotFound, NotEligible, TableError
 from qmqpd_tx.message import Queue, QueueID
 from qmqpd_tx.spool import queueid
 from qmqpd_tx.spool.offline import Change
@@ -78,6 +78,8 @@ def commands(manager: IManaged, queue: IMailQueue, flush: IFlush, clock: IReacto
             count: int = await flush.flush_site(site)
         except NotEligible as problem:
             raise ControlError(str(problem)) from problem
+        except TableError as problem:
+            raise ControlError(f"Cannot flush mail queue - fast_flush_domains: {problem}") from problem
         return count
 
     return {

@@ -9,6 +9,9 @@ header_checks(5), watched in a running Postfix:
   - after REJECT, DISCARD, REDIRECT and PASS nothing more is looked up for this message;
   - only the first HOLD is logged; IGNORE and DUNNO are not logged at all;
   - the text of REPLACE and PREPEND is not looked up again.
+
+A pattern may copy parts of the message into what it asks for. What is to be stored as a header stays one
+header, and nothing has a line end or a NUL where none belongs.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from types import MappingProxyType
 
 from attrs import frozen
 
+from qmqpd_tx.address.rewrite import CONTROLS
 from qmqpd_tx.cleanup.verdict import Verdict
 from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import IntakeError
@@ -31,6 +35,8 @@ REPLY_LIMIT = 512
 """The longest text of a REJECT in a reply, in bytes: a pattern may copy parts of the content into it."""
 
 _HEADER_TEXT = re.compile(rb"[!-9;-~]+[ \t]*:")
+_LINE_ENDS = re.compile(rb"\n+([ \t]?)")
+_NO_TEXT = bytes.maketrans(b"\r\0", b"  ")
 _STATUS = re.compile(rb"([0-9])\.([0-9]{1,3})\.([0-9]{1,3})(?=[ \t]|$)[ \t]*")
 
 
@@ -158,7 +164,7 @@ class Actions:
             )
             return
         self._remark("redirect", check.context, text, rest)
-        self._verdict.redirect = rest
+        self._verdict.redirect = CONTROLS.sub(b"?", rest)
         self.active = False
 
     def _bcc(self, rest: bytes, check: Check, text: bytes) -> None:
@@ -183,7 +189,7 @@ class Actions:
             )
         else:
             self._remark("filter", check.context, text, rest)
-            self._verdict.content_filter = rest
+            self._verdict.content_filter = CONTROLS.sub(b"?", rest)
 
     def _warning(self, rest: bytes, check: Check, text: bytes) -> None:
         self._remark("warning", check.context, text, rest)
@@ -205,13 +211,13 @@ class Actions:
         if not self._usable("REPLACE", rest, check):
             return None
         self._remark("replace", check.context, text, rest)
-        return Edit(None, rest)
+        return Edit(None, _storable(rest, check))
 
     def _prepend(self, rest: bytes, check: Check, text: bytes) -> Edit | None:
         if not self._usable("PREPEND", rest, check):
             return None
         self._remark("prepend", check.context, text, rest)
-        return Edit(rest, text)
+        return Edit(_storable(rest, check), text)
 
     def _usable(self, action: str, rest: bytes, check: Check) -> bool:
         if not rest:
@@ -228,6 +234,19 @@ class Actions:
             )
             return False
         return True
+
+
+def _storable(text: bytes, check: Check) -> bytes:
+    """
+    @param text: of a REPLACE or PREPEND.
+    @return: the same as one header, whose further lines are continuations; or as one line of a body.
+    """
+    text = text.translate(_NO_TEXT)
+    if b"\n" not in text:
+        return text
+    if check.context != "header":
+        return text.replace(b"\n", b" ")
+    return _LINE_ENDS.sub(lambda found: b"\n" + (found.group(1) or b"\t"), text.rstrip(b"\n"))
 
 
 _ACTIONS: Mapping[str, Callable[[Actions, bytes, Check, bytes], Edit | None]] = MappingProxyType(

@@ -16,7 +16,7 @@ from qmqpd_tx.cleanup.masquerade import Masquerade
 from qmqpd_tx.message import QueueID
 
 REMEMBERED = 10_000
-"""How many addresses without change are remembered, of each class."""
+"""How many addresses are remembered, of each class."""
 
 REMEMBERED_LENGTH = 256
 """Longer ones are not, in bytes."""
@@ -46,30 +46,28 @@ class Remembered:
             self.known[address] = result
 
 
-class Unchanged:
+class Expanded:
     """
-    Addresses that are known to stay as they are.
+    What is known to become of recipients: each may become several.
 
     @param stable: whether that can be known.
     """
 
-    __slots__ = ("_known", "_stable")
+    __slots__ = ("_known", "_stable", "get")
 
     def __init__(self, stable: bool) -> None:
         self._stable = stable
-        self._known: set[bytes] = set()
+        self._known: dict[bytes, Sequence[bytes]] = {}
+        self.get = self._known.get
 
-    def __contains__(self, address: bytes) -> bool:
-        return address in self._known
-
-    def add(self, address: bytes) -> None:
+    def add(self, address: bytes, result: Sequence[bytes]) -> None:
         """
         Remember one.
         """
-        if self._stable and len(address) <= REMEMBERED_LENGTH:
+        if self._stable and len(address) + sum(map(len, result)) <= REMEMBERED_LENGTH:
             if len(self._known) >= REMEMBERED:
                 self._known.clear()
-            self._known.add(address)
+            self._known[address] = result
 
 
 class Chain:

@@ -17,11 +17,11 @@ from attrs import frozen
 
 from qmqpd_tx.cleanup.actions import Check
 from qmqpd_tx.interfaces import ConfigError, IConfig
-from qmqpd_tx.tables.interface import ILookupTable
+from qmqpd_tx.tables.interface import FOLD, ILookupTable
 from qmqpd_tx.tables.lists import OpenTable, TableList
 
 Prefilter = Callable[[bytes], bool]
-"""Takes lines; whether one of them may be found."""
+"""Takes a block of keys; whether one of them may be found."""
 
 
 @frozen(slots=True)
@@ -32,7 +32,7 @@ class CheckTable:
     @ivar check: which check this is.
     @ivar lookup: takes a header or a line; gives the action, or L{None}.
         Raises L{TableError<qmqpd_tx.interfaces.TableError>}.
-    @ivar may_match: takes lines; False when none of them is found, as in
+    @ivar may_match: takes a block of keys; False when none of them is found, as in
         L{IPatternTable<qmqpd_tx.tables.interface.IPatternTable>}.
     """
 
@@ -67,6 +67,14 @@ def _check_table(
     if text not in filters:
         filters[text] = _prefilter(tables.tables)
     return CheckTable(check, lookup, filters[text])
+
+
+def keys_of(section: bytes) -> bytes:
+    """
+    @param section: whole headers.
+    @return: the block of keys that they are, as in L{IPatternTable<qmqpd_tx.tables.interface.IPatternTable>}.
+    """
+    return section.replace(b"\n ", FOLD + b" ").replace(b"\n\t", FOLD + b"\t")
 
 
 def short_lines(limit: int) -> Callable[[bytes], object]:

@@ -16,16 +16,16 @@ after the Received header instead.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 
 from qmqpd_tx.cleanup.characters import line_around
 from qmqpd_tx.cleanup.dates import MailDate
 from qmqpd_tx.cleanup.headers import HeaderSection, Part
 from qmqpd_tx.cleanup.inspector import Inspector
 from qmqpd_tx.cleanup.mapping import AddressMaps
-from qmqpd_tx.cleanup.missing import lacks_from, missing_from, missing_headers
+from qmqpd_tx.cleanup.missing import lacks_from, missing_from, missing_headers, undisclosed
 from qmqpd_tx.cleanup.received import received
 from qmqpd_tx.cleanup.settings import Settings
 from qmqpd_tx.cleanup.verdict import Verdict
@@ -82,7 +82,7 @@ class Content:
         client: ClientInfo | None,
         arrival_time: float,
         date: MailDate,
-        write: Callable[[bytes], Awaitable[None]],
+        write: Callable[[bytes], Deferred[None] | None],
     ) -> None:
         """
         @param settings: what the configuration says.
@@ -93,7 +93,7 @@ class Content:
         @param client: who brought it; L{None} for mail made here.
         @param arrival_time: POSIX seconds.
         @param date: writes dates.
-        @param write: stores bytes.
+        @param write: stores bytes; L{None}, or a Deferred that fires when it takes more, and never fails.
         """
         self._settings = settings
         self._maps = maps
@@ -126,11 +126,17 @@ class Content:
         known = self._maps.known_header(name, value)
         if known is not None:
             return known or None
-        return now_or_later(self._maps.header(name, value, self._queue_id))
+        try:
+            return now_or_later(self._maps.header(name, value, self._queue_id))
+        except Exception:
+            # For whoever waits for this header: others before it may be waited for, too.
+            return fail()
 
-    async def take(self, data: bytes) -> None:
+    async def take(self, data: bytes) -> Deferred[None] | None:
         """
         Take the next bytes.
+
+        @return: as C{write}.
         """
         settings = self._settings
         if settings.rejected is not None:
@@ -147,8 +153,7 @@ class Content:
             self.eight_bit = True
         headers = self._headers
         if headers.part is Part.BODY:
-            await self._body(self._inspected(data))
-            return
+            return self._body(self._inspected(data))
         if self._first_chunk:
             self._first_chunk = False
             if not data.startswith(b"\n"):
@@ -156,14 +161,10 @@ class Content:
                 if end:
                     section = headers.section(data[:end])
                     if section is not None:
-                        await self._end_headers(await joined(section), data[end:])
-                        return
+                        return self._end_headers(await joined(section), data[end:])
         output, body = headers.feed(data)
         header = await joined(output)
-        if body is None:
-            await self._write_header(header)
-        else:
-            await self._end_headers(header, body)
+        return self._write_header(header) if body is None else self._end_headers(header, body)
 
     async def end(self) -> None:
         """
@@ -171,12 +172,18 @@ class Content:
         """
         if self._headers.part is not Part.BODY:
             output, body = self._headers.close()
-            await self._end_headers(await joined(output), body)
+            waiting = self._end_headers(await joined(output), body)
+            if waiting is not None:
+                await waiting
         if self._inspector is not None:
-            await self._body(self._inspector.body_end())
+            waiting = self._body(self._inspector.body_end())
+            if waiting is not None:
+                await waiting
         if self._last and self._last != b"\n":
             # Every delivery agent ends the last line anyway.
-            await self._write(b"\n")
+            waiting = self._write(b"\n")
+            if waiting is not None:
+                await waiting
 
     def top(self, recipient: bytes | None, sender: bytes) -> bytes:
         """
@@ -189,7 +196,7 @@ class Content:
         if self._inspector is not None:
             top = self._inspector.header(top)
         if self._needs_from:
-            origin = missing_from(self._headers, sender)
+            origin = missing_from(self._headers, sender) + undisclosed(self._headers, self._settings)
             top = b"".join((top, *self._held, origin)) if self._held is not None else top + origin
         self._note_headers(top)
         return top
@@ -220,9 +227,9 @@ class Content:
         """Whether there may be something for L{tell}."""
         return self._inspector is not None or self._disallowed is not None
 
-    async def _end_headers(self, header: bytes, body: bytes) -> None:
+    def _end_headers(self, header: bytes, body: bytes) -> Deferred[None] | None:
         if self._verdict.over:
-            return
+            return None
         headers = self._headers
         if headers.received + 1 >= self._settings.hopcount_limit:
             log.warn("{queue_id}: message rejected: hopcount exceeded", queue_id=self._queue_id)
@@ -235,32 +242,31 @@ class Content:
         body = self._inspected(body)
         held = self._held
         if held is None:
-            await self._body(header + missing + body)
-        elif self._needs_from:
+            return self._body(header + missing + body)
+        if self._needs_from:
             held += (header, missing)
-            await self._body(body)
-        else:
-            await self._body(b"".join((*held, header, missing, body)))
+            return self._body(body)
+        return self._body(b"".join((*held, header, missing, body)))
 
     def _note_headers(self, header: bytes) -> None:
         """Remember whether a header is beyond ASCII, where somebody wants to know."""
         if self._settings.detection.origins and not header.isascii():
             self.eight_bit_headers = True
 
-    async def _write_header(self, header: bytes) -> None:
+    def _write_header(self, header: bytes) -> Deferred[None] | None:
         if not header:
-            return
+            return None
         self._note_headers(header)
         if self._held is None:
-            await self._write(header)
-            return
+            return self._write(header)
         self._held.append(header)
         self._held_size += len(header)
-        if self._held_size > self._settings.rules.size_limit:
-            # Too much to hold, so a missing From header will have to come first.
-            header = b"".join(self._held)
-            self._held = None
-            await self._write(header)
+        if self._held_size <= self._settings.rules.size_limit:
+            return None
+        # Too much to hold, so a missing From header will have to come first.
+        header = b"".join(self._held)
+        self._held = None
+        return self._write(header)
 
     def _inspected(self, body: bytes) -> bytes:
         """
@@ -268,10 +274,11 @@ class Content:
         """
         return body if self._inspector is None or not body else self._inspector.body(body)
 
-    async def _body(self, data: bytes) -> None:
-        if data:
-            self._last = data[-1:]
-            await self._write(data)
+    def _body(self, data: bytes) -> Deferred[None] | None:
+        if not data:
+            return None
+        self._last = data[-1:]
+        return self._write(data)
 
 
 async def joined(pieces: list[bytes | Deferred[bytes]]) -> bytes:

@@ -40,6 +40,7 @@ from qmqpd_tx.interfaces import (
     Treatment,
 )
 from qmqpd_tx.message import CONTENT_FILTER, SMTPUTF8, ClientInfo, Envelope, Queue, QueueID
+from qmqpd_tx.milter import by_address, by_everything
 
 log = Logger(namespace="qmqpd_tx.cleanup")
 
@@ -155,7 +156,9 @@ class IncomingMessage:
 
     async def _take_content(self, data: bytes) -> None:
         if not self._verdict.over:
-            await self._content.take(data)
+            waiting = await self._content.take(data)
+            if waiting is not None:
+                await waiting
             self._heed()
 
     async def _take_sender(self, address: bytes, verp_delimiters: bytes | None) -> None:
@@ -218,7 +221,8 @@ class IncomingMessage:
         )
         self._envelope = True
         self._writer.envelope(envelope, top)
-        await self._write_recipients(None, self._copies)
+        if self._copies:
+            await self._write_recipients(None, self._copies)
         if self._first is not None:
             await self._write_recipients(*self._first)
 
@@ -243,10 +247,14 @@ class IncomingMessage:
             # All of them go to one address, at the end.
             return
         if self._stage is not None and addressees:
-            await self._written(self._stage.announce(heard and self._maps.rewriter.rewrite(heard)))
+            waiting = self._written(self._stage.announce(heard and self._maps.rewriter.rewrite(heard)))
+            if waiting is not None:
+                await waiting
         for one in addressees:
             if not self._verdict.over:
-                await self._written(self._writer.recipient(*one))
+                waiting = self._written(self._writer.recipient(*one))
+                if waiting is not None:
+                    await waiting
 
     # --- mail filters ------------------------------------------------------------------------------
 
@@ -266,31 +274,36 @@ class IncomingMessage:
             expand=self._expand,
             check=None if self._examiner is None else self._examiner.milter_header,
             verdict=verdict,
+            key=by_everything if self._maps.keep_original else by_address,
         )
 
     async def _complete_sender(self, address: bytes) -> bytes:
         return await self._maps.sender(address, self.queue_id)
 
-    async def _expand(self, address: bytes) -> list[tuple[bytes, bytes]]:
-        return [(one.address, one.original) for one in await self._addressees.of_recipient(address)]
+    async def _expand(self, address: bytes) -> Sequence[Addressee]:
+        # Not by way of those of the message: a filter may have taken away what these remember.
+        apart = Addressees(self._maps, self.queue_id, copies=self._client is not None)
+        return await apart.of_recipient(address)
 
     # --- storing -----------------------------------------------------------------------------------
 
-    async def _write(self, data: bytes) -> None:
-        if not self._verdict.over:
-            await self._written(self._writer.write(data))
+    def _write(self, data: bytes) -> Deferred[None] | None:
+        return None if self._verdict.over else self._written(self._writer.write(data))
 
-    async def _written(self, waiting: Deferred[None] | None) -> None:
+    def _written(self, waiting: Deferred[None] | None) -> Deferred[None] | None:
+        """
+        @param waiting: what the writer has given.
+        @return: L{None}, or a Deferred that fires when more can be written; it never fails.
+        """
         self._check_size()
-        if waiting is not None:
-            try:
-                await waiting
-            except Exception as error:
-                self._fail(intake_error(error))
+        return waiting if waiting is None else waiting.addErrback(self._not_written)
+
+    def _not_written(self, failure: Failure) -> None:
+        self._fail(intake_error(failure.value))
 
     def _check_size(self) -> None:
         limit = self._settings.size_limit
-        if limit and self._client is not None and not self._verdict.over and self._writer.size > limit:
+        if limit and self._writer.size > limit and self._client is not None and not self._verdict.over:
             log.warn("{queue_id}: queue file size limit exceeded", queue_id=self.queue_id)
             self._fail(IntakeError(True, "5.3.4", "Error: message too large"))
 
@@ -305,9 +318,13 @@ class IncomingMessage:
         if not verdict.over and not self._envelope:
             await self._write_envelope()
         if not verdict.over:
-            await self._write_recipients(None, await self._addressees.copies(tuple(verdict.bcc)))
-        if not verdict.over and verdict.redirect:
-            await self._written(self._writer.recipient(verdict.redirect, self._last_recipient or b""))
+            copies = await self._addressees.copies(tuple(verdict.bcc))
+            if copies:
+                await self._write_recipients(None, copies)
+        if verdict.redirect and not verdict.over:
+            waiting = self._written(self._writer.recipient(verdict.redirect, self._last_recipient or b""))
+            if waiting is not None:
+                await waiting
         self._check_size()
         if self._content.remarkable:
             self._tell(self._content.tell)

@@ -23,7 +23,7 @@ from attrs import frozen
 
 from qmqpd_tx.cleanup.actions import Actions, Edit
 from qmqpd_tx.cleanup.body import BodyWalk
-from qmqpd_tx.cleanup.checks import CheckTable, ContentChecks
+from qmqpd_tx.cleanup.checks import CheckTable, ContentChecks, keys_of
 from qmqpd_tx.cleanup.mime import MIME_HEADERS, Flaw, Structure
 from qmqpd_tx.cleanup.verdict import Verdict
 from qmqpd_tx.events import Logger
@@ -122,11 +122,14 @@ class Inspector:
         if not self.actions.active:
             return True
         headers, mime = checks.headers, checks.mime
-        if headers is not None and headers.may_match(block):
+        if headers is None and mime is None:
+            return True
+        keys = keys_of(block)
+        if headers is not None and headers.may_match(keys):
             return False
         if mime is None or (headers is not None and mime.may_match is headers.may_match):
             return True
-        return not mime.may_match(block)
+        return not mime.may_match(keys)
 
     def primary(self, name: bytes, header: bytes) -> Edit | None:
         """

@@ -25,7 +25,7 @@ from qmqpd_tx.address.rewrite import AddressRewriter
 from qmqpd_tx.address.syntax import quote_address
 from qmqpd_tx.cleanup.aliases import VirtualAliases
 from qmqpd_tx.cleanup.canonical import AddressMap
-from qmqpd_tx.cleanup.chain import NO_CHAIN, Chain, Remembered, Unchanged
+from qmqpd_tx.cleanup.chain import NO_CHAIN, Chain, Expanded, Remembered
 from qmqpd_tx.cleanup.mapsettings import MapSettings
 from qmqpd_tx.interfaces import IConfig
 from qmqpd_tx.message import QueueID
@@ -61,7 +61,7 @@ class AddressMaps:
     @ivar keep_original: C{enable_original_recipient}.
     @ivar duplicate_limit: C{duplicate_filter_limit}; 0: none.
     @ivar token_limit: C{header_address_token_limit}.
-    @ivar ordinary: recipients as clients send them that nothing changes and nobody gets a copy for.
+    @ivar ordinary: what becomes of recipients as clients send them, where nobody gets a copy for them.
     """
 
     rewriter: AddressRewriter
@@ -79,7 +79,7 @@ class AddressMaps:
     keep_original: bool
     duplicate_limit: int
     token_limit: int
-    ordinary: Unchanged
+    ordinary: Expanded
     _variants: dict[tuple[bool, str | None], AddressMaps] = Factory(dict)
     _headers: Remembered = Factory(lambda: Remembered(True))
 
@@ -136,7 +136,7 @@ class AddressMaps:
             keep_original=config.boolean("enable_original_recipient"),
             duplicate_limit=config.integer("duplicate_filter_limit"),
             token_limit=config.integer("header_address_token_limit"),
-            ordinary=Unchanged(
+            ordinary=Expanded(
                 envelope_recipient.stable
                 and (recipient_bcc is None or recipient_bcc.lookup.stable)
                 and (aliases is None or aliases.map.lookup.stable)
@@ -173,7 +173,7 @@ class AddressMaps:
                     always_bcc=b"",
                     sender_bcc=None,
                     recipient_bcc=None,
-                    ordinary=Unchanged(True),
+                    ordinary=Expanded(True),
                 )
             self._variants[key] = made
         return made
@@ -202,7 +202,7 @@ class AddressMaps:
         @return: what L{header} gives, without a wait; C{b""} when nothing changes; L{None} when that is not
             known.
         """
-        return self._headers.get(name + value)
+        return self._headers.get(b"%b:%b" % (name, value))
 
     async def header(self, name: bytes, value: bytes, queue_id: QueueID) -> bytes | None:
         """
@@ -240,7 +240,7 @@ class AddressMaps:
             mapped.append(quote_address(address))
         rendered = parsed.render(name, mapped)
         if quiet:
-            self._headers.add(name + value, rendered or b"")
+            self._headers.add(b"%b:%b" % (name, value), rendered or b"")
         return rendered
 
     @staticmethod

@@ -10,12 +10,13 @@ cannot be looked up, and C{OSError} when the disk fails. Answers to cleanup(8), 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from attrs import define
 from twisted.internet.defer import Deferred
 
 from qmqpd_tx.address.mailboxes import parse_addresses
+from qmqpd_tx.cleanup.recipients import Addressee
 from qmqpd_tx.events import Logger
 from qmqpd_tx.message import QueueID
 from qmqpd_tx.milter import (
@@ -38,8 +39,8 @@ log = Logger(namespace="qmqpd_tx.cleanup")
 CompleteSender = Callable[[bytes], Awaitable[bytes]]
 """From an address in internal form to the complete and mapped one that a message with this sender has."""
 
-Expand = Callable[[bytes], Awaitable[list[tuple[bytes, bytes]]]]
-"""From an address in internal form to the recipients that it means: (address, original)."""
+Expand = Callable[[bytes], Awaitable[Sequence[Addressee]]]
+"""From an address in internal form to the recipients that it means, whether or not they are there already."""
 
 CheckHeader = Callable[[bytes], "bytes | None"]
 """
@@ -152,8 +153,8 @@ class Changes:
                 address=change.address[:200],
             )
         else:
-            for pair in await self.expand(address):
-                self.draft.add_recipient(*pair)
+            for one in await self.expand(address):
+                self.draft.add_recipient(*one)
 
     def _no_arguments(self, arguments: tuple[bytes, ...], filter_name: str) -> None:
         for argument in arguments:

@@ -46,9 +46,11 @@ from qmqpd_tx.milter import (
     Draft,
     Event,
     InThread,
+    Key,
     MilterSession,
     MilterSettings,
     Visitor,
+    by_everything,
     reactor_connect,
 )
 from qmqpd_tx.milter import Verdict as FilterVerdict
@@ -134,6 +136,7 @@ class Milters:
         expand: Expand,
         check: CheckHeader | None = None,
         verdict: Verdict | None = None,
+        key: Key = by_everything,
     ) -> MilterStage:
         """
         @param writer: the real writer of a message.
@@ -142,9 +145,10 @@ class Milters:
         @param expand: for a recipient that a filter adds.
         @param check: looks at headers that filters add or change.
         @param verdict: what C{check} writes into: one for itself.
+        @param key: tells recipients apart.
         @return: what to write to instead.
         """
-        return MilterStage(self, writer, client, complete, expand, check, verdict or Verdict())
+        return MilterStage(self, writer, client, complete, expand, check, verdict or Verdict(), key)
 
 
 class StageState(enum.Enum):
@@ -174,6 +178,7 @@ class MilterStage:
         expand: Expand,
         check: CheckHeader | None,
         verdict: Verdict,
+        key: Key,
     ) -> None:
         self.queue_id: QueueID = writer.queue_id
         self._milters = milters
@@ -181,7 +186,7 @@ class MilterStage:
         self._client = client
         self._expand = expand
         self._verdict = verdict
-        self._draft = Draft(self._keeper, milters.header_limit)
+        self._draft = Draft(self._keeper, milters.header_limit, key)
         self._changes = Changes(
             queue_id=writer.queue_id,
             draft=self._draft,
@@ -307,6 +312,8 @@ class MilterStage:
             milters = self._milters
             self._session = session = MilterSession(milters.settings, milters.connect, visitor, self)
             decided = await session.run()
+            if self._state is not StageState.FILTERING:
+                raise CommitAbandoned(f"{self.queue_id}: commit: abandoned")
             if decided is not None and decided.decision is Decision.REJECT:
                 raise self._refusal(decided)
             if decided is not None:
@@ -388,10 +395,10 @@ class MilterStage:
         draft, writer, envelope, verdict = self._draft, self._writer, self._envelope, self._verdict
         assert envelope is not None
         if verdict.redirect:
-            draft.redirect(await self._expand(verdict.redirect))
+            draft.redirect((one.address, one.original) for one in await self._expand(verdict.redirect))
         for address in verdict.bcc:
-            for pair in await self._expand(address):
-                draft.add_recipient(*pair)
+            for one in await self._expand(address):
+                draft.add_recipient(one.address, one.original, True)
         if verdict.content_filter:
             attributes = {**envelope.attributes, CONTENT_FILTER: verdict.content_filter}
             envelope = evolve(envelope, attributes=attributes)

@@ -58,10 +58,18 @@ def missing_headers(
         missing += b"%bDate: %b\n" % (prefix, date.render(arrival))
     if headers.resent and b"message-id" not in headers.names:
         remark(False, b"<>")
-    undisclosed = settings.undisclosed
-    if undisclosed and headers.names.isdisjoint((b"to", b"cc", b"resent-to", b"resent-cc")):
-        missing += undisclosed + b"\n"
+    if not (add and lacks_from(headers)):
+        missing += undisclosed(headers, settings)
     return missing, message_id
+
+
+def undisclosed(headers: HeaderSection, settings: Settings) -> bytes:
+    """
+    @return: the header in place of those with recipients, where there are none. It comes after C{From}.
+    """
+    if settings.undisclosed and headers.names.isdisjoint((b"to", b"cc", b"resent-to", b"resent-cc")):
+        return settings.undisclosed + b"\n"
+    return b""
 
 
 def lacks_from(headers: HeaderSection) -> bool:

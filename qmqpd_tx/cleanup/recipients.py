@@ -73,19 +73,22 @@ class Addressees:
         @return: all who get the message because of it, and have not got it yet.
         """
         maps = self._maps
-        if address in maps.ordinary:
-            return self._fresh((address,), address, False)
+        known = maps.ordinary.get(address)
+        if known is not None:
+            return self._fresh(known, address, False)
         complete = maps.rewriter.rewrite(address) if address else maps.empty_recipient
         mapped = complete
+        quiet = True
         if maps.envelope_recipient:
             mapped = await maps.envelope_recipient.apply(complete, self._queue_id)
+            quiet = maps.envelope_recipient.known(complete) is not None
         expanded = await self._expand(mapped)
         found = None
         if maps.recipient_bcc is not None and self._copies:
             found = await maps.recipient_bcc.value(mapped, self._queue_id)
         if found is None:
-            if self._copies and len(expanded) == 1 and expanded[0] == address:
-                maps.ordinary.add(address)
+            if self._copies and quiet:
+                maps.ordinary.add(address, expanded)
             return self._fresh(expanded, address, False)
         return [*self._fresh(expanded, address, False), *await self.copy(found.value)]
 

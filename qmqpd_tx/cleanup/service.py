@@ -2,8 +2,7 @@
 The cleanup service: where messages enter.
 
 Takes a queue store and who is to hear of arrivals; gives L{IIncomingMessage}s. Durability, errors and what is
-done to a message: see L{qmqpd_tx.cleanup.incoming}. Answers to cleanup(8), first form: no tables, no
-content checks.
+done to a message: see L{qmqpd_tx.cleanup.incoming}. Answers to cleanup(8).
 """
 
 from __future__ import annotations

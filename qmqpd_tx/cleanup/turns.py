@@ -15,15 +15,13 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from qmqpd_tx.eager import now_or_later
-from qmqpd_tx.interfaces import IntakeError, TableError
 
 Step = Coroutine[Deferred[Any], Any, None]
 
 
 class Turns:
     """
-    @param failed: takes what a step failed with. A failure of a step that has not waited is handed over only
-        if it is an L{IntakeError} or a L{TableError}: others are raised.
+    @param failed: takes what a step failed with.
     """
 
     __slots__ = ("_failed", "_last")
@@ -42,7 +40,7 @@ class Turns:
             step = _in_turn(self._last, step)
         try:
             outcome = now_or_later(step)
-        except (IntakeError, TableError):
+        except Exception:
             self._failed(Failure())  # type: ignore[no-untyped-call]
             return None
         return None if outcome is None else self._wait(outcome)

@@ -3,14 +3,16 @@ The fast flush service: remembers which deferred messages wait for a site, and t
 
 Takes from the queue manager which message waits for whom, keeps the queue ids of each site in
 C{fast_flush_domains} in the queue store, once each as far as it remembers; gives them to the queue manager
-when the site is flushed. Answers to flush(8) and ETRN_README.
+when the site is flushed. The list may have tables that must be waited for. Answers to flush(8) and
+ETRN_README.
 
 Durability: what L{FlushService.deferred} says is written survives a restart; a site's record is removed only
 when all of its mail was made active, and mail that is deferred meanwhile goes into a new record. So a crash
 can make a message be tried once too often, and never forgets one. A record may name messages that are gone,
 or mail for other sites of the same message as well, as in Postfix; both are harmless. It fails with
-L{NotEligible} for sites that are not served, and with L{SpoolError} when a record cannot be read; a record
-that cannot be written is logged, and the mail waits for its next attempt as all other mail does.
+L{NotEligible} for sites that are not served, with L{TableError} when that cannot be found out, and with
+L{SpoolError} when a record cannot be read; a record that cannot be written is logged, and the mail waits for
+its next attempt as all other mail does.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from qmqpd_tx.address.syntax import valid_hostname, valid_literal
+from qmqpd_tx.eager import now_or_later
 from qmqpd_tx.events import Logger
 from qmqpd_tx.flush.sites import Site, Sites
 from qmqpd_tx.interfaces import (
@@ -34,9 +37,10 @@ from qmqpd_tx.interfaces import (
     MessageNotFound,
     NotEligible,
     SpoolError,
+    TableError,
 )
 from qmqpd_tx.message import QueueID, Recipient
-from qmqpd_tx.tables.matchlist import DomainMatchList
+from qmqpd_tx.tables import DomainMatchList, OpenTable, open_table
 
 log = Logger(namespace="qmqpd_tx.flush")
 
@@ -69,6 +73,7 @@ class FlushService(Service):
         queue: IMailQueue,
         deliver_now: Callable[[QueueID], Deferred[bool]],
         forget_dead: Callable[[], None],
+        open_table: OpenTable = open_table,
     ) -> None:
         """
         @param config: see L{reconfigure}.
@@ -77,10 +82,12 @@ class FlushService(Service):
         @param deliver_now: makes a deferred message active, whatever its time; fails with L{MessageNotFound}
             when it is not deferred.
         @param forget_dead: makes the queue manager forget dead destinations and transports (trigger F).
+        @param open_table: opens the tables in C{fast_flush_domains}.
         """
         self._clock = clock
         self._deliver_now = deliver_now
         self._forget_dead = forget_dead
+        self._open_table = open_table
         self._sites = Sites(queue)
         self._known = 0
         self._full = False
@@ -96,7 +103,9 @@ class FlushService(Service):
         words = config.words("fast_flush_domains")
         parents = config.words("parent_domain_matches_subdomains")
         self._domains = (
-            DomainMatchList(words, "fast_flush_domains", "fast_flush_domains" in parents) if words else None
+            DomainMatchList(words, "fast_flush_domains", "fast_flush_domains" in parents, self._open_table)
+            if words
+            else None
         )
         self._refresh_time = config.seconds("fast_flush_refresh_time")
         self._purge_time = config.seconds("fast_flush_purge_time")
@@ -132,19 +141,25 @@ class FlushService(Service):
         """See L{IFlush.deferred}."""
         if self._domains is None:
             return None
-        waiting: list[Deferred[None]] = []
-        for name in self._eligible(self._domains, recipients):
-            site = self._site(name)
-            if site is not None and queue_id not in site.known:
-                waiting += self._add(site, queue_id)
-        if not waiting:
-            return None
-        return DeferredList(waiting).addCallback(lambda _: None)
+        return now_or_later(self._remember(self._domains, queue_id, recipients))
 
-    def _eligible(self, domains: DomainMatchList, recipients: Sequence[Recipient]) -> Iterable[str]:
+    async def _remember(
+        self, domains: DomainMatchList, queue_id: QueueID, recipients: Sequence[Recipient]
+    ) -> None:
         parts = {recipient.address.rpartition(b"@")[1:] for recipient in recipients}
         names = {domain.decode("utf-8", "surrogateescape").lower() for at, domain in parts if at}
-        return [name for name in names if domains.matches(name) and valid_site(name)]
+        waiting: list[Deferred[None]] = []
+        for name in names:
+            try:
+                eligible = valid_site(name) and await domains.find(name)
+            except TableError as problem:
+                log.warn("{queue_id}: fast_flush_domains: {reason}", queue_id=queue_id, reason=str(problem))
+                continue
+            site = self._site(name) if eligible else None
+            if site is not None and queue_id not in site.known:
+                waiting += self._add(site, queue_id)
+        if waiting:
+            await DeferredList(waiting)
 
     def _site(self, name: str) -> Site | None:
         site = self._sites.get(name)
@@ -195,16 +210,16 @@ class FlushService(Service):
         if not valid_site(site):
             shown = site if len(site) <= _SHOWN else site[:_SHOWN] + "..."
             return fail(NotEligible(f'Cannot flush mail queue - invalid destination: "{shown}"'))
-        name = site.lower()
-        if self._domains is None or not self._domains.matches(name):
-            return fail(NotEligible(f'Flush service is not configured for destination "{site}"'))
-        return self._run(self._flush_named(name))
+        return self._run(self._flush_listed(site))
 
     def refresh(self) -> Deferred[int]:
         """See L{IFlush.refresh}."""
         return self._run(self._refresh())
 
-    async def _flush_named(self, name: str) -> int:
+    async def _flush_listed(self, shown: str) -> int:
+        name = shown.lower()
+        if self._domains is None or not await self._domains.find(name):
+            raise NotEligible(f'Flush service is not configured for destination "{shown}"')
         site = self._sites.get(name)
         if site is None and len(self._sites) >= self._site_limit:
             self._purge(self._clock.seconds())

@@ -5,7 +5,7 @@ Public: L{MilterSettings}, L{MilterSession} and what it takes and gives; L{react
 """
 
 from qmqpd_tx.milter.connect import reactor_connect
-from qmqpd_tx.milter.draft import Draft
+from qmqpd_tx.milter.draft import Draft, Key, by_address, by_everything
 from qmqpd_tx.milter.filter import Connect, Decision, Verdict
 from qmqpd_tx.milter.headers import make_header
 from qmqpd_tx.milter.keep import ContentKeeper, InThread
@@ -39,11 +39,14 @@ __all__ = [
     "FilteredMessage",
     "InThread",
     "InsertHeader",
+    "Key",
     "MilterSession",
     "MilterSettings",
     "ReplaceBody",
     "Verdict",
     "Visitor",
+    "by_address",
+    "by_everything",
     "make_header",
     "reactor_connect",
 ]

@@ -10,7 +10,7 @@ durable. Fails with C{OSError} when the disk does.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 
 from twisted.internet.defer import Deferred
 
@@ -21,6 +21,23 @@ from qmqpd_tx.netstring import NetstringReader, encode, encoded_size
 _LINE_END = re.compile(rb"\r\n?|\n")
 _MAXIMAL_ADDRESS = 2**31
 _HEARD, _UNHEARD, _RECIPIENT, _SILENT = b"A", b"-", b"R", b"S"
+
+Key = Callable[[bytes, bytes, bool], bytes]
+"""Takes address, original address and whether it is silent; gives what recipients are told apart by."""
+
+
+def by_everything(address: bytes, original: bytes, silent: bool) -> bytes:
+    """
+    @return: what tells apart recipients of which anything differs, in any case.
+    """
+    return b"%b\0%b\0%d" % (address.lower(), original.lower(), silent)
+
+
+def by_address(address: bytes, original: bytes, silent: bool) -> bytes:
+    """
+    @return: what tells apart recipients with different addresses only (C{enable_original_recipient = no}).
+    """
+    return address.lower()
 
 
 class Draft:
@@ -39,6 +56,7 @@ class Draft:
         "_head",
         "_header_limit",
         "_keeper",
+        "_key",
         "_last",
         "_recipients",
         "_replaced",
@@ -48,16 +66,20 @@ class Draft:
         "size",
     )
 
-    def __init__(self, keeper: Callable[[], ContentKeeper], header_limit: int) -> None:
+    def __init__(
+        self, keeper: Callable[[], ContentKeeper], header_limit: int, key: Key = by_everything
+    ) -> None:
         """
         @param keeper: makes a place for content.
         @param header_limit: the longest header section that filters are shown, in bytes.
+        @param key: tells recipients apart: one that is there already is not added.
         """
         self.headers = HeaderList(b"", b"")
         self.oversized = False
         self.eight_bit = False
         self.size = 0
         self._keeper = keeper
+        self._key = key
         self._header_limit = header_limit
         self._head: bytearray | None = bytearray()
         self._body = keeper()
@@ -66,7 +88,7 @@ class Draft:
         self._front = b""
         self._last = b""
         self._deleted: set[bytes] = set()
-        self._added: dict[tuple[bytes, bytes], None] = {}
+        self._added: dict[bytes, tuple[bytes, bytes, bool]] = {}
 
     # --- as it comes ----------------------------------------------------------------------------------
 
@@ -223,28 +245,33 @@ class Draft:
         """How long the other body is, in bytes, so far."""
         return 0 if self._replaced is None else self._replaced.size
 
-    def add_recipient(self, address: bytes, original: bytes) -> None:
+    def add_recipient(self, address: bytes, original: bytes, silent: bool = False) -> None:
         """
         @param address: where to deliver to, too.
         @param original: as the filter gave it.
+        @param silent: whether the sender is not to hear of it.
         """
-        self._added[address, original] = None
+        self._added.setdefault(self._key(address, original, silent), (address, original, silent))
 
     def delete_recipient(self, address: bytes) -> None:
         """
+        Take one away that is there; it may be added again.
+
         @param address: as it was given at first, or as filters heard of it.
         """
         self._deleted.add(address)
-        for pair in [pair for pair in self._added if pair[1] == address]:
-            del self._added[pair]
+        for key in [key for key, one in self._added.items() if one[1] == address]:
+            del self._added[key]
 
-    def redirect(self, recipients: list[tuple[bytes, bytes]]) -> None:
+    def redirect(self, recipients: Iterable[tuple[bytes, bytes]]) -> None:
         """
         @param recipients: who gets it instead of everybody else.
         """
         self._recipients.close()
         self._recipients = self._keeper()
-        self._added = dict.fromkeys(recipients)
+        self._added = {}
+        for address, original in recipients:
+            self.add_recipient(address, original)
 
     # --- as it is stored ------------------------------------------------------------------------------
 
@@ -270,11 +297,12 @@ class Draft:
             elif original in deleted or (heard or address) in deleted:
                 continue
             else:
+                silent = kind == _SILENT
                 if added:
-                    added.pop((address, original), None)
-                yield address, original, kind == _SILENT
-        for address, original in added:
-            yield address, original, False
+                    added.pop(self._key(address, original, silent), None)
+                yield address, original, silent
+        for one in added.values():
+            yield one
 
     async def _records(self) -> AsyncIterator[tuple[bytes, bytes, bytes]]:
         reader = NetstringReader(_MAXIMAL_ADDRESS)

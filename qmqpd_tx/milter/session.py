@@ -92,12 +92,13 @@ class MilterSession:
     @param message: the message.
     """
 
-    __slots__ = ("_filters", "_macros", "_message", "_visitor")
+    __slots__ = ("_filters", "_macros", "_message", "_over", "_visitor")
 
     def __init__(
         self, settings: MilterSettings, connect: Connect, visitor: Visitor, message: FilteredMessage
     ) -> None:
         self._message = message
+        self._over = False
         self._visitor = visitor
         self._filters = [Filter(own, settings, connect, message.queue_id) for own in settings.filters]
         self._macros = {
@@ -118,7 +119,7 @@ class MilterSession:
         try:
             verdict = await self._envelope()
             for each in self._filters:
-                if verdict is None and each.state is State.TALKING:
+                if verdict is None and each.state is State.TALKING and not self._over:
                     verdict = await self._content(each)
             return verdict
         finally:
@@ -128,6 +129,8 @@ class MilterSession:
         """
         Leave all filters. Safe to call twice, and at any time: L{run} then comes to an end.
         """
+        # The one that is waited for may fail at once, and then the others are not to be asked.
+        self._over = True
         for each in self._filters:
             each.end()
 
@@ -137,6 +140,8 @@ class MilterSession:
         visitor, message = self._visitor, self._message
         where = protocol.connect_data(visitor.name, visitor.address)
         for each in self._filters:
+            if self._over:
+                return None
             verdict = await each.open()
             if verdict is None:
                 verdict = await self._one(each, Event.CONNECT, where)
@@ -165,7 +170,7 @@ class MilterSession:
         return None
 
     async def _one(self, each: Filter, event: Event, data: bytes) -> Verdict | None:
-        if not each.wants(event):
+        if self._over or not each.wants(event):
             return None
         verdict = await each.tell(event, data, self._macros)
         return None if verdict is None else evolve(verdict, event=event)
@@ -186,7 +191,7 @@ class MilterSession:
         each.skipping = False
         if verdict is None and each.wants(Event.BODY):
             verdict = await self._body(each)
-        if verdict is None and each.wants(Event.END_OF_MESSAGE):
+        if verdict is None and each.wants(Event.END_OF_MESSAGE) and not self._over:
 
             async def apply(change: Change) -> Verdict | None:
                 return await message.apply(change, each.leading_space, each.name)

@@ -19,7 +19,7 @@ from attrs import frozen
 
 from qmqpd_tx.interfaces import ConfigError, TableError
 from qmqpd_tx.tables.interface import TableContext
-from qmqpd_tx.tables.linear import TooLarge, compiled
+from qmqpd_tx.tables.linear import Prefilter, TooLarge
 from qmqpd_tx.tables.posix import PatternError
 
 try:
@@ -105,7 +105,8 @@ class Backtracker:
     @param options: L{Option} bits.
     @param where: table and line.
     @param limits: how long a search may take.
-    @param gate: for RE2: finds whatever the pattern finds, and more; L{None} when there is no such thing.
+    @param gate: as for a L{Prefilter}: finds whatever the pattern finds, and more; L{None} when there is no
+        such thing.
     @param anchored: whether it matches only at the start of a key.
     @raise PatternError: the pattern makes no sense.
     @raise ConfigError: there is no PCRE2.
@@ -139,10 +140,10 @@ class Backtracker:
         # Some systems forbid to make code at run time.
         with suppress(pcre2.LibraryError):
             self._fast = self._compiled(bounded, options, jit=True)
-        self._gate: Any = None
+        self._gate: Prefilter | None = None
         if gate is not None:
             try:
-                self._gate = compiled(gate, captures=False)
+                self._gate = Prefilter([gate])
             except TooLarge:
                 self._gate = None
 
@@ -161,7 +162,7 @@ class Backtracker:
             return self._search_again(key, error)
 
     def _search_again(self, key: bytes, error: Any) -> Any:
-        if self._gate is not None and self._gate.search(key) is None:
+        if self._gate is not None and not self._gate.may_match_key(key):
             # RE2 has seen in linear time that there is no match.
             return None
         if error.code == _JIT_STACK_EXHAUSTED:

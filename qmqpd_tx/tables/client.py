@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol as Shape
+from typing import Any
+from typing import Protocol as Shape
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IDelayedCall, IStreamClientEndpoint
-from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.protocol import connectionDone
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from qmqpd_tx.interfaces import TableError
@@ -107,8 +107,11 @@ class Conversation(Protocol):
             self._finish(TableError(f"{self._client.name}: {error}"))
             return self.drop()
         if reply is not None:
-            self._finish(reply)
+            # First: whoever gets the reply may ask the next thing at once, and over this connection.
+            request, self._request = self._request, None
+            request.connection = None
             self._client.free(self)
+            request.end(reply)
 
     def _finish(self, result: bytes | TableError) -> None:
         request, self._request = self._request, None

@@ -16,6 +16,9 @@ from typing import Any
 from attrs import frozen
 from zope.interface import Attribute, Interface
 
+FOLD = b"\v"
+"""How a newline within a key is written in a block of keys; see L{IPatternTable}."""
+
 
 class ILookupTable(Interface):
     """An open table."""
@@ -57,17 +60,17 @@ class IPatternTable(Interface):
     What a table of patterns also provides, where somebody looks up every line of a text: one pass over many
     lines tells that none of them needs to be looked up.
 
-    What is looked up is a I{key}: one whole line, or several consecutive whole lines joined by newlines (a
-    header that is folded). A I{block} is consecutive lines, with a newline between one and the next; it may
-    end in one. Its bytes are the keys' bytes: who changes a line before it is looked up, or cuts a long line
-    into pieces, asks about what is looked up.
+    What is looked up is a I{key}: one line, or several lines joined by newlines (a header that is folded). A
+    I{block} is keys with a newline between one and the next; it may end in one. A newline within a key is
+    written as L{FOLD} there. Apart from that its bytes are the keys' bytes: who changes a line before it is
+    looked up, or cuts a long line into pieces, asks about what is looked up.
     """
 
     def may_match(block: bytes) -> bool:
         """
         Takes time linear in the size of the block, and does not make copies of it.
 
-        @param block: the lines of all keys.
+        @param block: the keys.
         @return: False: L{lookup<ILookupTable.lookup>} surely gives L{None} for each key in the block, and
             does not fail. True: one of them may be found; look them up one by one. A table with negated
             patterns, or with some that cannot be checked in this way, always says True.
@@ -162,6 +165,9 @@ class TableContext:
     @ivar setting: gives the text of a parameter, expanded, as in C{import_environment}.
     @ivar watch: takes the path of a file that is about to be read, so that a change while it is being read is
         noticed; without this, only changes after that are.
+    @ivar substitutes: whether results may contain parts of the key (C{$1}). False for parameters that say
+        where mail goes: who sends it would have a say in that. A kind of table that has such results then
+        leaves these rules out, with a warning.
     """
 
     parameter: str
@@ -170,6 +176,7 @@ class TableContext:
     in_thread: Callable[..., Any]
     setting: Callable[[str], str]
     watch: Callable[[str], None] = lambda path: None
+    substitutes: bool = True
 
 
 class ILookupTableType(Interface):

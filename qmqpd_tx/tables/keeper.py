@@ -12,6 +12,9 @@ a reload would read again: those of tables, and those that lists have read by wa
 A file is looked at before it is read. When it is another one afterwards, it is read again, a few times;
 and whatever it becomes later, L{Tables.changed} has not missed it.
 
+Parameters that say where mail goes have tables of their own, whose results hold nothing of the key
+(L{ROUTES}).
+
 Fails with L{ConfigError} when a table cannot be opened. Opening reads files at once: start-up and reload
 only.
 """
@@ -33,8 +36,17 @@ from qmqpd_tx.tables.words import read_file
 
 log = Logger(namespace="qmqpd_tx.tables")
 
+ROUTES = frozenset(
+    {"sender_dependent_default_transport_maps", "sender_dependent_relayhost_maps", "transport_maps"}
+)
+"""Parameters whose patterns must not put parts of an address into the result, see
+L{TableContext.substitutes}."""
+
 READS = 3
 """How often a file that changes while it is read is read, before what was read last is taken."""
+
+Name = tuple[str, bool]
+"""What a table is shared by: C{type:name}, and L{TableContext.substitutes}."""
 
 Signature = tuple[int, ...]
 """What tells one content of a file from another without reading it; empty: there is no such file."""
@@ -70,7 +82,7 @@ def _differ(files: Iterable[tuple[str, Signature]]) -> Iterable[str]:
 class _Kept:
     """
     An open table, what its files looked like before it was read, the tables that it is made of, by
-    C{type:name}, and the parameters that it has asked for.
+    C{type:name} (they are opened for the same parameter), and the parameters that it has asked for.
     """
 
     table: ILookupTable
@@ -98,9 +110,9 @@ class Tables:
         self._in_thread = in_thread
         self._setting = setting
         self._extra = None if extra is None else list(extra)
-        self._open: dict[str, _Kept] = {}
+        self._open: dict[Name, _Kept] = {}
         self._read: dict[str, Signature] = {}
-        self._before: tuple[dict[str, _Kept], dict[str, Signature], Callable[[str], str]] | None = None
+        self._before: tuple[dict[Name, _Kept], dict[str, Signature], Callable[[str], str]] | None = None
 
     def open(self, text: str, parameter: str) -> ILookupTable:
         """
@@ -108,8 +120,9 @@ class Tables:
         @param parameter: on behalf of which parameter, for messages.
         @raise ConfigError: it cannot be opened.
         """
-        kept = self._open.get(text) or self._unchanged(text, parameter) or self._open_anew(text, parameter)
-        self._open[text] = kept
+        name = text, parameter not in ROUTES
+        kept = self._open.get(name) or self._unchanged(name, parameter) or self._open_anew(text, parameter)
+        self._open[name] = kept
         return kept.table
 
     def read(self, path: str, parameter: str) -> bytes:
@@ -127,16 +140,16 @@ class Tables:
         self._read.setdefault(path, signature)
         return data
 
-    def _unchanged(self, text: str, parameter: str) -> _Kept | None:
+    def _unchanged(self, name: Name, parameter: str) -> _Kept | None:
         """
         @return: what the generation before had, if it would be the same now.
         """
         if self._before is None:
             return None
-        kept = self._before[0].get(text)
+        kept = self._before[0].get(name)
         if kept is None or any(_differ(kept.files)):
             return None
-        if any(self._setting(name) != text for name, text in kept.settings.items()):
+        if any(self._setting(asked) != text for asked, text in kept.settings.items()):
             return None
         for part, table in kept.parts.items():
             if self.open(part, parameter) is not table:
@@ -177,6 +190,7 @@ class Tables:
             in_thread=self._in_thread,
             setting=setting,
             watch=watch,
+            substitutes=parameter not in ROUTES,
         )
         table = open_with(text, context, self._extra)
         for path in table.sources:
@@ -230,7 +244,7 @@ class Tables:
         self._open, self._read = {}, {}
 
     @staticmethod
-    def _close(these: dict[str, _Kept], but: dict[str, _Kept]) -> None:
+    def _close(these: dict[Name, _Kept], but: dict[Name, _Kept]) -> None:
         spared = {id(kept.table) for kept in but.values()}
         for kept in these.values():
             if id(kept.table) not in spared:

@@ -2,9 +2,9 @@
 Searching in linear time: texts for RE2, and one pass for many patterns.
 
 Takes pieces of patterns, gives the text that RE2 reads; takes many such texts, gives a L{Prefilter} that
-tells whether one of them is in a block. Pure. RE2 never backtracks: its time is linear in the text, whatever
-the pattern, and its memory has a limit. Everything is bytes, one byte a character, and letters are those of
-ASCII, as in Postfix, which runs in the C locale. Fails with L{TooLarge}.
+tells whether one of them is in a block of keys. Pure. RE2 never backtracks: its time is linear in the text,
+whatever the pattern, and its memory has a limit. Everything is bytes, one byte a character, and letters are
+those of ASCII, as in Postfix, which runs in the C locale. Fails with L{TooLarge}.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import re2
+
+from qmqpd_tx.tables.interface import FOLD
 
 WORD = frozenset(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz")
 """The bytes of words."""
@@ -62,6 +64,14 @@ def both_cases(members: Iterable[int]) -> frozenset[int]:
         if byte in CLASSES[b"alpha"]:
             found.add(byte ^ 0x20)
     return frozenset(found)
+
+
+def in_block(members: frozenset[int]) -> frozenset[int]:
+    """
+    @return: these bytes of a key as a block of keys may have them. The newline is not among them: so nothing
+        that is found in a block goes from one key into the next.
+    """
+    return members - NEWLINE | frozenset(FOLD) if members >= NEWLINE else members
 
 
 def one_of(members: frozenset[int]) -> bytes:
@@ -145,9 +155,9 @@ def compiled(text: bytes, captures: bool = True, memory: int = _MEMORY) -> Any:
 
 class Prefilter:
     """
-    Tells in one pass whether one of many patterns is somewhere in a block.
+    Tells in one pass whether one of many patterns is somewhere in a block of keys.
 
-    @param texts: the patterns for RE2, each written so that it finds in a block all that it finds in a line.
+    @param texts: the patterns for RE2, each written so that it finds in a block all that it finds in a key.
     @raise TooLarge: one of them is.
     """
 
@@ -166,6 +176,22 @@ class Prefilter:
 
     def may_match(self, block: bytes) -> bool:
         """
+        @param block: as in L{IPatternTable}.
         @return: whether one of the patterns matches.
         """
-        return any(chunk.search(block) is not None for chunk in self._chunks)
+        for chunk in self._chunks:  # noqa: SIM110 (any() would take as long as the search)
+            if chunk.search(block) is not None:
+                return True
+        return False
+
+    def may_match_key(self, key: bytes) -> bool:
+        """
+        @param key: a single key, as it is.
+        @return: whether one of the patterns matches.
+        """
+        if b"\n" in key:
+            if key.endswith(b"\n"):
+                # Perl's $ matches before it, and what is in a block never ends in one.
+                return True
+            key = key.replace(b"\n", FOLD)
+        return self.may_match(key)

@@ -3,19 +3,21 @@ Tables of patterns: C{regexp:} and what it has in common with C{pcre:}.
 
 Takes the name of a table, gives an open table whose rules are tried in order. Each lookup begins with one
 pass of a L{Prefilter} for all rules, since nearly all keys match none of them; the same pass over a whole
-header or body tells a caller that no line of it needs to be looked up (L{IPatternTable}). A pattern of
+header or body tells a caller that nothing in it needs to be looked up (L{IPatternTable}). A pattern of
 C{regexp:} takes time linear in the key, and so does the prefilter; what only PCRE2 can match has a limit
 (C{pattern_match_limit}), and past it the lookup raises L{TableError}, which names table and line. Rules that
-make no sense are a L{ConfigError}. Answers to Postfix's regexp_table(5).
+make no sense are a L{ConfigError}; rules with C{$1} are left out where that is not allowed. Answers to
+Postfix's regexp_table(5).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from attrs import frozen
+from attrs import evolve, frozen
 from zope.interface import implementer
 
+from qmqpd_tx.events import Logger
 from qmqpd_tx.tables import posix
 from qmqpd_tx.tables.backtrack import Backtracker, Limits
 from qmqpd_tx.tables.interface import ILookupTable, ILookupTableType, IPatternTable, TableContext
@@ -31,7 +33,10 @@ from qmqpd_tx.tables.rules import (
     make_result,
     read_rules,
     shorten,
+    substitutes,
 )
+
+log = Logger(namespace="qmqpd_tx.tables")
 
 
 @implementer(ILookupTable, IPatternTable)
@@ -60,8 +65,20 @@ class PatternTable:
         def keep(line: Line) -> Rule[bytes] | None:
             if line.keyword == "endif":
                 return None
-            rules.append(understand(line))
-            return rules[-1]
+            rule = understand(line)
+            if rule.substitutes and not context.substitutes:
+                log.warn(
+                    "{parameter}: {table}, line {line}: regular expression substitution is not allowed: "
+                    "skipping this rule",
+                    parameter=context.parameter,
+                    table=text.name,
+                    line=line.number,
+                )
+                # It has nothing to find, and is no step of the program.
+                rules.append(evolve(rule, block=()))
+                return None
+            rules.append(rule)
+            return rule
 
         self._program: Program[bytes] = Program(text, keep, context)
         possible = blocks(text, rules)
@@ -74,7 +91,7 @@ class PatternTable:
                 self._prefilter = None
 
     def lookup(self, key: bytes) -> bytes | None:
-        if self._prefilter is not None and not self._prefilter.may_match(key):
+        if self._prefilter is not None and not self._prefilter.may_match_key(key):
             return None
         return self._program.run(key)
 
@@ -196,7 +213,8 @@ def make_rule(
         return Rule(line.number, find, None, block)
     if written.rest and not written.rest[:1].isspace():
         raise RuleError(f"unknown regexp option {shorten(written.rest[:1])}; write /pattern/flags result")
-    return Rule(line.number, find, make_result(rest, None if written.negated else pattern.groups), block)
+    result = make_result(rest, None if written.negated else pattern.groups)
+    return Rule(line.number, find, result, block, substitutes(rest))
 
 
 @implementer(ILookupTableType)

@@ -52,10 +52,10 @@ def _perl_pattern(written: WrittenPattern, where: str, limits: Limits) -> Compil
     flags = toggled(written.flags, b"imsxAEUX")
     if b"X" in flags:
         log.warn('{where}: ignoring obsolete regexp option "X"', where=where)
-    ours = Flags(fold=b"i" not in flags, dot_all=b"s" not in flags, spaced=b"x" in flags)
+    ours = Flags(fold=b"i" not in flags, dot_all=b"s" not in flags, spaced=b"x" in flags, lines=b"m" in flags)
     options = (
         Option.CASELESS * ours.fold
-        | Option.MULTILINE * (b"m" in flags)
+        | Option.MULTILINE * ours.lines
         | Option.DOTALL * ours.dot_all
         | Option.EXTENDED * ours.spaced
         | Option.DOLLAR_ENDONLY * (b"E" in flags)

@@ -1,10 +1,11 @@
 """
 Perl's regular expressions, loosened until RE2 can search for them.
 
-Takes a pattern as PCRE2 reads it, gives a text for RE2 that finds, in a block of lines, at least all that the
-pattern finds in any of the lines or in several that are joined. It may find more: what is looked ahead for is
-left out, a back-reference may be anything. So it serves as a prefilter, and never as the answer. Pure.
-L{None} where a pattern is stranger than this: recursion, conditions, verbs, Unicode properties.
+Takes a pattern as PCRE2 reads it, gives a text for RE2 that finds, in a block of keys
+(L{IPatternTable<qmqpd_tx.tables.interface.IPatternTable>}), at least all that the pattern finds in any of the
+keys. It may find more: what is looked ahead for is left out, a back-reference may be anything. So it serves
+as a prefilter, and never as the answer. Pure. L{None} where a pattern is stranger than this: recursion,
+conditions, verbs, Unicode properties.
 """
 
 from __future__ import annotations
@@ -13,7 +14,18 @@ import re
 
 from attrs import define, evolve, frozen
 
-from qmqpd_tx.tables.linear import ANY, CLASSES, MAXIMAL_REPEAT, NEWLINE, WORD, both_cases, one_of, repeated
+from qmqpd_tx.tables.interface import FOLD
+from qmqpd_tx.tables.linear import (
+    ANY,
+    CLASSES,
+    MAXIMAL_REPEAT,
+    NEWLINE,
+    WORD,
+    both_cases,
+    in_block,
+    one_of,
+    repeated,
+)
 
 _MAXIMAL_DEPTH = 100
 _SPACE = CLASSES[b"space"]
@@ -29,9 +41,9 @@ _SETS = {
 _SETS |= {name.upper(): ANY - members for name, members in tuple(_SETS.items())}
 _CONTROLS = {b"a": 7, b"e": 27, b"f": 12, b"n": 10, b"r": 13, b"t": 9}
 _WHITE = (b" ", b"\t", b"\n", b"\v", b"\f", b"\r")
-_LINE_START = b"(?m:^)"
-_LINE_END = b"(?m:$)"
-_ANYTHING = b"(?s:.)*"
+_KEY_START = b"(?m:^)"
+_KEY_END = b"(?m:$)"
+_ANYTHING = b"[^\\n]*"
 
 _QUANTIFIER = re.compile(rb"(?:([*+?])|\{([0-9]+)(,?)([0-9]*)\})[+?]?")
 _NOT_QUANTIFIER = re.compile(rb"\{ *,|\{ +[0-9]|\{[0-9]+ +|\{[0-9]+, +[0-9]")
@@ -55,11 +67,13 @@ class Flags:
     @ivar fold: whether case does not matter.
     @ivar dot_all: whether C{.} matches a newline.
     @ivar spaced: whether white space in the pattern means nothing.
+    @ivar lines: whether C{^} and C{$} match at the lines within a key.
     """
 
     fold: bool = True
     dot_all: bool = True
     spaced: bool = False
+    lines: bool = False
 
 
 @define(slots=True)
@@ -72,7 +86,7 @@ class _Loosener:
         return self.data.startswith(token, self.at)
 
     def one(self, members: frozenset[int]) -> bytes:
-        return one_of(both_cases(members) if self.flags.fold else members)
+        return one_of(in_block(both_cases(members) if self.flags.fold else members))
 
     def alternatives(self, depth: int) -> bytes:
         """
@@ -145,11 +159,14 @@ class _Loosener:
         if byte == ord("["):
             return self.one_listed()
         if byte == ord("."):
-            return one_of(ANY if self.flags.dot_all else ANY - NEWLINE)
+            return one_of(in_block(ANY if self.flags.dot_all else ANY - NEWLINE))
+        if byte in b"^$" and self.flags.lines:
+            # In a block the lines within a key cannot be told, so their edges are anywhere.
+            return b""
         if byte == ord("^"):
-            return _LINE_START
+            return _KEY_START
         if byte == ord("$"):
-            return _LINE_END
+            return _KEY_END
         if byte in b"*+?":
             raise Unsure
         return self.one(frozenset((byte,)))
@@ -182,12 +199,14 @@ class _Loosener:
     def changed(self, on: bytes, off: bytes) -> Flags:
         flags = self.flags
         if on.startswith(b"^"):
-            flags = Flags(fold=False, dot_all=False, spaced=False)
+            flags = Flags(fold=False, dot_all=False, spaced=False, lines=False)
         for letters, value in ((on, True), (off, False)):
             if b"i" in letters:
                 flags = evolve(flags, fold=value)
             if b"s" in letters:
                 flags = evolve(flags, dot_all=value)
+            if b"m" in letters:
+                flags = evolve(flags, lines=value)
             if b"x" in letters:
                 # Twice: white space means nothing in lists of characters either.
                 if b"xx" in letters:
@@ -206,10 +225,10 @@ class _Loosener:
         char = self.data[self.at : self.at + 1]
         if char in (b"A", b"G"):
             self.at += 1
-            return _LINE_START
+            return _KEY_START
         if char in (b"z", b"Z"):
             self.at += 1
-            return _LINE_END
+            return _KEY_END
         if char in (b"b", b"B"):
             self.at += 1
             return b"\\" + char
@@ -225,7 +244,7 @@ class _Loosener:
             return b"".join(self.one(frozenset((byte,))) for byte in quoted)
         if char == b"R":
             self.at += 1
-            return b"(?:\\r\\n|" + one_of(_VERTICAL) + b")"
+            return b"(?:\\r" + FOLD + b"|" + one_of(in_block(_VERTICAL)) + b")"
         if char == b"N" and self.data[self.at + 1 : self.at + 2] != b"{":
             self.at += 1
             return one_of(ANY - NEWLINE)
@@ -289,7 +308,7 @@ class _Loosener:
             members.update(range(min(start), max(end) + 1))
         self.at += 1
         found = both_cases(members) if self.flags.fold else frozenset(members)
-        return one_of(ANY - found if negated else found)
+        return one_of(in_block(ANY - found if negated else found))
 
     def element(self) -> frozenset[int]:
         if self.at >= len(self.data):

@@ -2,8 +2,9 @@
 POSIX regular expressions, as the C library of Linux understands them, for an engine that does not backtrack.
 
 Takes an extended or a basic regular expression, gives texts for RE2 (L{qmqpd_tx.tables.linear}): one that
-matches a key just as regexec(3) would, and one that finds in a block of lines at least what the first one
-finds in any of the lines. Pure. What is peculiar to the C library is kept, since tables were tried out with
+matches a key just as regexec(3) would, and one that finds in a block of keys
+(L{IPatternTable<qmqpd_tx.tables.interface.IPatternTable>}) at least what the first one finds in any of the
+keys. Pure. What is peculiar to the C library is kept, since tables were tried out with
 it: its extensions (C{\\w}, C{\\<}, back-references); an expression whose case does not matter compares upper
 case, so that C{\\d}, which means the letter, is never found. Fails with L{PatternError} in the words of
 regerror(3). Answers to Postfix's regexp tables (regexp_table(5)), and to regex(7).
@@ -18,7 +19,17 @@ from collections.abc import Sequence
 
 from attrs import Factory, define, frozen
 
-from qmqpd_tx.tables.linear import ANY, CLASSES, NEWLINE, WORD, TooLarge, both_cases, one_of, repeated
+from qmqpd_tx.tables.linear import (
+    ANY,
+    CLASSES,
+    NEWLINE,
+    WORD,
+    TooLarge,
+    both_cases,
+    in_block,
+    one_of,
+    repeated,
+)
 
 _MAXIMAL_REPEAT = 32767
 _MAXIMAL_DEPTH = 100
@@ -50,7 +61,7 @@ class Expression:
     An expression that makes sense.
 
     @ivar text: for RE2, or for PCRE2 where it is L{beyond} RE2.
-    @ivar block: for RE2: finds the same in a block of lines, and perhaps more.
+    @ivar block: for RE2: finds the same in a block of keys, and perhaps more.
     @ivar groups: how many groups it has.
     @ivar beyond: whether RE2 cannot match it.
     """
@@ -81,9 +92,8 @@ class _Piece:
 
 
 def _bytes(members: frozenset[int]) -> _Piece:
-    text = one_of(members)
     word = bool(members) and members <= WORD
-    return _Piece(text, text, word, word)
+    return _Piece(one_of(members), one_of(in_block(members)), word, word)
 
 
 def _upper(byte: int) -> int:
@@ -240,7 +250,8 @@ class _Parser:
         return self.at == len(self.data) or self.rest_starts(b"\\)") or self.rest_starts(b"\\|")
 
     def edge(self, key: bytes, line: bytes) -> _Piece:
-        return _Piece(line if self.syntax.newline else key, line)
+        # In a block the edges of lines within a key cannot be told, so they are anywhere.
+        return _Piece(line, b"") if self.syntax.newline else _Piece(key, line)
 
     def literal(self, byte: int) -> _Piece:
         return _bytes(both_cases((byte,)) if self.syntax.fold else frozenset((byte,)))
@@ -280,7 +291,7 @@ class _Parser:
                 raise PatternError("Invalid back reference")
             self.beyond = True
             same = b"(?i:\\g{%s})" if self.syntax.fold else b"\\g{%s}"
-            return _Piece(same % char, b"(?s:.)*"), True
+            return _Piece(same % char, b"[^\\n]*"), True
         # An escaped letter is not made upper case, while the text is.
         if self.syntax.fold and byte != _upper(byte):
             return _bytes(frozenset()), True

@@ -136,14 +136,16 @@ class Rule(Generic[Key]):
     @ivar find: takes the key; gives L{None}, or something that is not L{None} where the rule applies, from
         which C{result} makes the result.
     @ivar result: L{None} for an C{if}.
-    @ivar block: for tables of patterns: what finds the same in a block of lines, or L{None}: anything may
+    @ivar block: for tables of patterns: what finds the same in a block of keys, or L{None}: anything may
         match.
+    @ivar substitutes: whether the result has parts of the key in it.
     """
 
     number: int
     find: Callable[[Key], Groups]
     result: Callable[[Groups], bytes | None] | None
     block: Sequence[bytes] | None = None
+    substitutes: bool = False
 
 
 @define(slots=True)
@@ -219,7 +221,7 @@ class Program(Generic[Key]):
 def blocks(text: RuleText, rules: Sequence[Rule[bytes]]) -> list[bytes] | None:
     """
     @param rules: those of the lines that are no C{endif}, in order.
-    @return: what finds in a block of lines all that the rules find in any of the lines, or L{None} when
+    @return: what finds in a block of keys all that the rules find in any of the keys, or L{None} when
         anything may match.
     """
     remaining = iter(rules)
@@ -241,6 +243,14 @@ def blocks(text: RuleText, rules: Sequence[Rule[bytes]]) -> list[bytes] | None:
 
 def _listed(texts: Sequence[bytes] | None) -> list[bytes] | None:
     return None if texts is None else list(texts)
+
+
+def substitutes(template: bytes) -> bool:
+    """
+    @param template: a result that makes sense (L{make_result}).
+    @return: whether it has parts of the key in it.
+    """
+    return any(not found[1] for found in _REFERENCE.finditer(template))
 
 
 def make_result(template: bytes, groups: int | None) -> Callable[[Groups], bytes | None]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, succeed
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, TimeoutError, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -187,11 +187,10 @@ class Workers:
             # Whoever has given up in the queue does not take a thread.
             return succeed(None) if answer.called else self._in_thread(call, *arguments)
 
-        done: Deferred[Any] = self._semaphore.run(start)
-        if done.called:
-            return await done
+        self._semaphore.run(start).addBoth(self._answered, answer)
+        if answer.called:
+            return await answer
         self._waiting.add(answer)
-        done.addBoth(self._answered, answer)
         if self._reactor is not None:
             answer.addTimeout(self._limits.timeout, self._reactor)
         try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from urllib.parse import quote
 
 from attrs import evolve
@@ -22,6 +23,9 @@ from qmqpd_tx.tables.limits import ServerLimits
 from qmqpd_tx.tables.query import Parts, Template
 from qmqpd_tx.tables.sql import Question, Rows, SqlSettings, SqlTable
 from qmqpd_tx.tables.words import decode
+
+STEPS = 10_000
+"""How many instructions SQLite does, in about a millisecond, before it asks whether to go on."""
 
 
 def _quoted(part: bytes) -> bytes:
@@ -59,12 +63,17 @@ class SqliteTable(SqlTable):
         self._timeout = limits.timeout
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
+        self._deadline = 0.0
+        self._shut = False
 
     def ask(self, key: Parts, query: Template) -> Rows | None:
         text = query.expand(key, key, _quoted)
         if text is None:
             return None
         with self._lock:
+            if self._shut:
+                raise TableError(f"{self.name}: is closed")
+            self._deadline = time.monotonic() + self._timeout
             try:
                 if self._connection is None:
                     self._connection = self._connect()
@@ -82,16 +91,22 @@ class SqliteTable(SqlTable):
             check_same_thread=False,
         )
         connection.text_factory = bytes
+        connection.set_progress_handler(self._enough, STEPS)
         return connection
+
+    def _enough(self) -> bool:
+        """
+        @return: whether a query that is under way is to end.
+        """
+        return self._shut or time.monotonic() > self._deadline
 
     def close(self) -> None:
         super().close()
-        # A query that is under way is interrupted, so that the lock is soon free.
-        connection = self._connection
-        if connection is not None:
-            connection.interrupt()
-            with self._lock:
-                connection.close()
+        # A query that is under way notices, so that the lock is soon free.
+        self._shut = True
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
 
 
 @implementer(ILookupTableType)

@@ -14,7 +14,7 @@ from zope.interface import implementer
 
 from qmqpd_tx.admin.codec import ANSWER_LIMIT, ControlError, encode_object
 from qmqpd_tx.admin.commands import commands
-from qmqpd_tx.interfaces import IFlush, MessageNotFound, NotEligible
+from qmqpd_tx.interfaces import IFlush, MessageNotFound, NotEligible, TableError
 from qmqpd_tx.message import Queue, QueueID
 from qmqpd_tx.qmgr.explanation import Explanation, LastStatus, Reason, RecipientExplanation, Waiting
 
@@ -77,6 +77,8 @@ class Flush:
 
     def flush_site(self, site: str) -> Deferred[int]:
         """See L{IFlush.flush_site}."""
+        if site == "who.test":
+            return fail(TableError("pgsql:/x: no server"))
         if site != "dst.test":
             return fail(NotEligible(f"not configured for {site}"))
         return succeed(3)
@@ -135,6 +137,11 @@ class CommandTests(SynchronousTestCase):
         failure = self.failureResultOf(self.handlers["flush_site"]({"site": "x"}), ControlError)
         self.assertEqual(failure.getErrorMessage(), "not configured for x")
         self.assertRaises(ControlError, self.handlers["flush_site"], {})
+        failure = self.failureResultOf(self.handlers["flush_site"]({"site": "who.test"}), ControlError)
+        self.assertEqual(
+            failure.getErrorMessage(),
+            "Cannot flush mail queue - fast_flush_domains: pgsql:/x: no server",
+        )
 
     def test_changes(self) -> None:
         """Each change is its method."""

@@ -21,6 +21,7 @@ from qmqpd_tx.interfaces import TableError
 from qmqpd_tx.maillog.render import TextFormatter
 from qmqpd_tx.message import ClientInfo, QueueID
 from qmqpd_tx.tables import ILookupTable
+from qmqpd_tx.tables.interface import FOLD
 
 CLIENT = ClientInfo("127.0.0.1", "localhost")
 QUEUE_ID = QueueID("4ZABCDEF")
@@ -60,6 +61,7 @@ class Patterns:
 
     def _may_match(self, block: bytes) -> bool:
         self.blocks.append(block)
+        block = block.replace(FOLD, b"\n")
         return any(pattern.search(block) for pattern, _ in self._rules)
 
     def lookup(self, key: bytes) -> bytes | None:

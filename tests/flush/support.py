@@ -15,6 +15,7 @@ from qmqpd_tx.interfaces import IMailQueue, MessageNotFound, SpoolError
 from qmqpd_tx.message import LogKind, QueueID, Recipient
 from qmqpd_tx.spool.memory import MemoryMailQueue
 from qmqpd_tx.spool.queueid import encode
+from qmqpd_tx.tables import OpenTable, open_table
 from tests.cleanup.support import NOW, config
 
 DOMAINS = "fast_flush_domains = y.test, z.test\n"
@@ -96,9 +97,12 @@ class FlushTestCase(SynchronousTestCase):
         self.service = self.make(DOMAINS)
         self.service.startService()
 
-    def make(self, text: str, queue: IMailQueue | None = None) -> FlushService:
+    def make(
+        self, text: str, queue: IMailQueue | None = None, open_table: OpenTable = open_table
+    ) -> FlushService:
         """
         @param text: main.cf lines.
+        @param open_table: opens tables in C{fast_flush_domains}.
         @return: a service that does not run yet.
         """
         service = FlushService(
@@ -107,6 +111,7 @@ class FlushTestCase(SynchronousTestCase):
             queue=queue or self.queue,
             deliver_now=self.manager.deliver_now,
             forget_dead=self.manager.forget_dead,
+            open_table=open_table,
         )
         self.addCleanup(lambda: service.running and self.successResultOf(service.stopService()))
         return service

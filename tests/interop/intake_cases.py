@@ -610,7 +610,8 @@ VERP = Scenario(
         "default_verp_delimiters": "=+",
         "verp_delimiter_filter": "-=+",
         "canonical_maps": "inline:{ {list-@ex.test = mapped-@ex.test}, {other@ex.test = x@y.test} }",
-        "virtual_alias_maps": "inline:{ {two@v.test = a@dest.test b@dest.test}, {fail@v.test = x@gone.test} }",
+        "virtual_alias_maps": "inline:{ {two@v.test = a@dest.test b@dest.test},"
+        " {fail@v.test = x@gone.test} }",
         "transport_maps": "inline:{ {gone.test = error:gone} }",
         "recipient_delimiter": "+",
     },

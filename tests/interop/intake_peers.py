@@ -91,8 +91,9 @@ _ID = re.compile(r"^(warning: )?[0-9A-Za-z]{9,}: ")
 _PASSED_OVER = re.compile(
     r"(dis)?connect from |[0-9A-Za-z]+: client=|.* while receiving QMQP packet header$"
     r"|warning: mail_stream_cleanup: close error$|warning: valid_ipv4_hostaddr: "
+    r"|warning: fail:\w+ lookup error for |warning: \w+: table fail:\w+: "
 )
-"""What is of no interest, and what libraries of Postfix add to what its programs say."""
+"""What is of no interest, and what libraries of Postfix, and tables here, add to what the programs say."""
 
 _ROUTE = re.compile(r"to=<[^>]*>,( orig_to=<[^>]*>,)?")
 _NOTICE = re.compile(rb"\bContent-Type: multipart/report", re.IGNORECASE)

@@ -75,6 +75,11 @@ a,b@a.test bare
 """,
     "moved_patterns": "/^(.*)@re\\.test$/ $1@new.test\n/^loc$/ never\n/@p\\.test$/ fixed\n",
     "transport_patterns": """\
+/^(.*)@(re2|part)\\.test$/ slow:$1
+if /part/
+!/nothing/ DUNNO$$
+/^part(.test)$/ slow:part${1}
+endif
 /^(.*)@re2\\.test$/ slow:fixed
 /^re3\\.test$/ slow:dom
 /^\\*$/ slow:star
@@ -90,12 +95,14 @@ re2.test slow:domain
 u@ext.test slow:part
 """,
     "sender_patterns": """\
+/^(.)@re2\\.test$/ fixed$1
 /^x@re2\\.test$/ fixed
 /^@re3.test$/ at
 /^re4\\.test$/ domain
 /^<>$/ null
 /^a,b@/ bare
 """,
+    "sender_transport_patterns": "/(.)@re2/ slow:$1\n/@re2/ slow:two\n/(.)@re3/ slow:$(1)\n",
     "aliases": "va.test anything\nu@va.test x@y.test\n",
     "mailboxes": "vmb.test x\nu@vmb.test x\n",
     "relay_list": "rel.test\n!not.rel2.test .rel2.test\n",
@@ -243,8 +250,18 @@ CASES: Mapping[str, Case] = {
             "q u@e.test",
             "a,b@e.test",
             "u@none.test",
+            "u@part.test",
             "u@relay.test",
         ),
+    ),
+    "patterns in unions": Case(
+        {
+            "transport_maps": "unionmap:{{regexp:{folder}/transport_patterns}}",
+            "sender_dependent_default_transport_maps": "pcre:{folder}/sender_transport_patterns",
+            "mydestination": "relay.test",
+        },
+        ("u@re2.test", "u@part.test", "u@none.test"),
+        ("", "x@re2.test", "x@re3.test"),
     ),
     "unknown, without the table's name": Case(
         {"virtual_alias_domains": "va.test", "show_user_unknown_table_name": "no"}, ("u@va.test", "u@e.test")

@@ -5,10 +5,21 @@ same: replies, envelopes, bytes, and the lines of the log.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.intake_cases import SCENARIOS
 from tests.interop.intake_peers import Outcome, Scenario, ours, outcomes, postfix
+
+DIFFERENT: Mapping[tuple[str, str], str] = {
+    ("checks", "REDIRECT of several"): "routes",
+    ("checks", "BCC and REDIRECT"): "routes",
+    ("bcc", "REDIRECT"): "routes",
+    ("checks", "body: IGNORE the last line"): "deliveries",
+    ("table trouble", "null sender"): "log",
+}
+"""What of which message is meant to be different: see docs/differences.rst."""
 
 
 class IntakeTests(SynchronousTestCase):
@@ -23,11 +34,11 @@ class IntakeTests(SynchronousTestCase):
             theirs = outcomes(server, scenario)
         with ours(scenario) as server:
             mine = outcomes(server, scenario)
-        different = [
-            f"{name}: {case}:\n{_difference(theirs[case], mine[case])}"
-            for case in theirs
-            if theirs[case] != mine[case]
-        ]
+        different = []
+        for case, their in theirs.items():
+            difference = _difference(their, mine[case], DIFFERENT.get((name, case), ""))
+            if difference:
+                different.append(f"{name}: {case}:\n{difference}")
         self.assertEqual(len(different), 0, "\n".join(different))
 
     def test_number(self) -> None:
@@ -39,11 +50,11 @@ class IntakeTests(SynchronousTestCase):
         self.assertEqual(len(names), len(set(names)))
 
 
-def _difference(their: Outcome, our: Outcome) -> str:
+def _difference(their: Outcome, our: Outcome, meant: str) -> str:
     lines = []
     for field in ("reply", "deliveries", "held", "log", "routes"):
         one, other = getattr(their, field), getattr(our, field)
-        if one != other:
+        if one != other and field != meant:
             lines.append(f"  {field}: Postfix {_brief(one)}\n  {field}: ours    {_brief(other)}")
     return "\n".join(lines)
 

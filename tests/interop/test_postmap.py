@@ -19,7 +19,7 @@ from pathlib import Path
 from attrs import frozen
 from twisted.trial.unittest import SynchronousTestCase
 
-from qmqpd_tx.admin.main import run
+from qmqpd_tx.admin.main import run as run_command
 from tests.peers import require, scratch
 from tests.peers_postgres import PrivatePostgres
 
@@ -192,7 +192,7 @@ class Case(SynchronousTestCase):
         streams = io.TextIOWrapper(io.BytesIO(input)), io.TextIOWrapper(output), io.TextIOWrapper(errors)
         sys.stdin, sys.stdout, sys.stderr = streams
         try:
-            status = run(["-c", str(self.ours), "postmap", *arguments])
+            status = run_command(["-c", str(self.ours), "postmap", *arguments])
         finally:
             sys.stdin, sys.stdout, sys.stderr = old
         for stream in streams[1:]:

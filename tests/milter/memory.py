@@ -19,6 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from qmqpd_tx.cleanup.milter_changes import CheckHeader
 from qmqpd_tx.cleanup.milters import Milters, MilterStage
+from qmqpd_tx.cleanup.recipients import Addressee
 from qmqpd_tx.cleanup.verdict import Verdict
 from qmqpd_tx.interfaces import IStoredMessage
 from qmqpd_tx.maillog.render import field_text
@@ -150,14 +151,14 @@ async def same(address: bytes) -> bytes:
     return address if b"@" in address else address + b"@relay.test"
 
 
-async def expanded(address: bytes) -> list[tuple[bytes, bytes]]:
+async def expanded(address: bytes) -> list[Addressee]:
     """
     @return: the members of C{list@}, and what any other address is with a domain.
     """
     if address == b"list@example.org":
-        return [(b"m1@example.org", address), (b"m2@example.org", address)]
+        return [Addressee(b"m1@example.org", address), Addressee(b"m2@example.org", address)]
     whole = await same(address)
-    return [(whole, whole)]
+    return [Addressee(whole, whole)]
 
 
 @define

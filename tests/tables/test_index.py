@@ -184,7 +184,7 @@ class LmdbTests(Case):
     """C{lmdb:}."""
 
     def test_current(self) -> None:
-        """A table gives what is in the file now, also when that was replaced, and fails while it is not there."""
+        """A table gives what is in the file now, also when that was replaced, and fails without a file."""
         build("lmdb", self.name, ENTRIES)
         table = self.tables.open(f"lmdb:{self.name}", "p")
         self.assertFalse(table.stable)

@@ -252,6 +252,30 @@ class KeeperTests(SynchronousTestCase):
         self.assertEqual(self.get(text).lookup(b"x"), b"two")
         self.assertIsNot(self.get(), part)
 
+    def test_routes(self) -> None:
+        """A table that is also used for routes is another one there, through reloads, too."""
+        path = self.file("/(a)/ $1\n/a/ b\n")
+        text = f"unionmap:{{regexp:{path}}}"
+
+        def answers() -> list[bytes | None]:
+            return [
+                self.tables.open(text, parameter).lookup(b"a")
+                for parameter in ("canonical_maps", "transport_maps", "virtual_alias_maps")
+            ]
+
+        self.assertEqual(answers(), [b"a", b"b", b"a"])
+        tables = [self.tables.open(text, parameter) for parameter in ("relocated_maps", "transport_maps")]
+        self.tables.renew()
+        self.assertEqual(answers(), [b"a", b"b", b"a"])
+        self.tables.keep()
+        self.assertIs(self.tables.open(text, "canonical_maps"), tables[0])
+        self.assertIs(self.tables.open(text, "sender_dependent_relayhost_maps"), tables[1])
+        self.file("/(a)/ x$1\n/a/ xb\n", path)
+        self.tables.renew()
+        self.assertEqual(answers(), [b"xa", b"xb", b"xa"])
+        self.tables.undo()
+        self.assertEqual(answers(), [b"a", b"b", b"a"])
+
     def test_files_of_lists(self) -> None:
         """Files that lists read are noticed, too, for as long as a list names them."""
         inner = self.file("b.test\n")

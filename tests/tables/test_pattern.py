@@ -11,17 +11,22 @@ from pathlib import Path
 
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from qmqpd_tx.config import config_from_text
 from qmqpd_tx.interfaces import ConfigError, TableError
 from qmqpd_tx.tables import ILookupTable, IPatternTable, Tables, open_table
-from qmqpd_tx.tables.linear import TooLarge, compiled, repeated
+from qmqpd_tx.tables.interface import FOLD
+from qmqpd_tx.tables.keeper import ROUTES
+from qmqpd_tx.tables.linear import Prefilter, TooLarge, compiled, repeated
+from qmqpd_tx.tables.patterns import PatternTable
 from qmqpd_tx.tables.perl import Flags, loosened
 from qmqpd_tx.tables.posix import PatternError, Syntax, parse
 
 BOTH = ("regexp", "pcre")
+ROUTE = "transport_maps"
 # fmt: off
 POSIX_PARTS = [
     "a", "b", "A", "_", "-", ".", "*", "+", "?", "(", ")", "|", "^", "$", "[ab]", "[^a]", "[a-c]",
@@ -98,6 +103,44 @@ class PatternTests(SynchronousTestCase):
             self.check(kind, ["/(q)?abc/ $1", "/abc/ second"], ("abc", None), ("qabc", "q"))
             self.check(kind, ["/(.)(.)(.)(.)(.)(.)(.)(.)(.)(.)(.)/ $11$10${1}0"], ("abcdefghijk", "kja0"))
             self.check(kind, ["/(\xe9)/ [$1]"], ("\xe9", None))
+
+    def test_no_substitution(self) -> None:
+        """Where mail goes is not for a part of an address to say: such rules are left out, with a warning."""
+        for kind in BOTH:
+            path = Path(self.mktemp()).absolute()
+            path.write_text("/^(.)x/ a$1\n/^x/ x\nif /y/\n/(y)z/ ${1}\n/yz/ $$yz\nendif\n/./ all\n")
+            keys = (b"xx", b"ayz", b"ay")
+            for text in (f"{kind}:{path}", f"unionmap:{{proxy:{kind}:{path}}}"):
+                for parameter in ROUTES:
+                    with capturedLogs() as events:
+                        table = open_table(text, parameter)
+                    self.assertEqual([table.lookup(key) for key in keys], [b"x", b"$yz", b"all"])
+                    self.assertEqual(
+                        [formatEvent(event) for event in events],
+                        [
+                            f"{parameter}: {kind}:{path}, line {line}: regular expression substitution is "
+                            "not allowed: skipping this rule"
+                            for line in (1, 4)
+                        ],
+                    )
+                with capturedLogs() as events:
+                    table = open_table(text, "canonical_maps")
+                self.assertEqual([table.lookup(key) for key in keys], [b"ax", b"y", b"all"])
+                self.assertEqual(events, [])
+
+    def test_no_substitution_ahead(self) -> None:
+        """Rules that were left out are not looked for."""
+        for kind in BOTH:
+            table = open_table(
+                f"{kind}:{{ {{/(abc)/ $1}} {{if /q/}} {{/(x)/ $1}} {{endif}} {{/def/ x}} }}", ROUTE
+            )
+            assert isinstance(table, PatternTable)
+            self.assertEqual([table.may_match(key) for key in (b"abc", b"qx", b"def")], [False, False, True])
+
+    def test_no_substitution_wrong(self) -> None:
+        """A rule that would be left out must make sense all the same."""
+        for kind in BOTH:
+            self.assertRaises(ConfigError, open_table, f"{kind}:{{ {{/(abc)/ $2}} }}", ROUTE)
 
     def test_bytes(self) -> None:
         """A key is bytes; one that is no UTF-8 is like any other, and a letter beyond ASCII has no case."""
@@ -250,8 +293,11 @@ class RegexpTests(SynchronousTestCase):
             found = compiled(expression.text).search(text)
             self.assertEqual(found and found.span(), expected, pattern)
         if expected is not None:
-            block = compiled(expression.block, captures=False)
-            self.assertTrue(block.search(b"before\n" + text + b"\nafter"), pattern)
+            prefilter = Prefilter([expression.block])
+            self.assertTrue(prefilter.may_match_key(text), pattern)
+            # No block has a key that ends in a newline.
+            block = b"before\n" + text.rstrip(b"\n").replace(b"\n", FOLD) + b"\nafter"
+            self.assertTrue(prefilter.may_match(block) or text.endswith(b"\n"), pattern)
 
 
 def regexec(pattern: bytes, text: bytes, extended: bool, fold: bool, newline: bool) -> object:
@@ -361,7 +407,8 @@ class PcreTests(SynchronousTestCase):
         self.assertEqual(table.lookup(b"a" * 20_000 + b"bc"), b"bx")
 
 
-BLOCK = b"Received: by x\nSubject: hello\n there\nTo: you\n"
+BLOCK = b"Received: by x\nSubject: hello\v there\nTo: you\n"
+"""As of a header section in which the second of three headers is folded."""
 
 
 class MayMatchTests(SynchronousTestCase):
@@ -374,7 +421,7 @@ class MayMatchTests(SynchronousTestCase):
         self.assertFalse(IPatternTable.providedBy(open_table("static:x", "p")))
 
     def test_block(self) -> None:
-        """Each line, and lines that are folded, count as they would alone."""
+        """Each key counts as it would alone, and nothing that goes from one into the next."""
         for kind in BOTH:
             for pattern, expected in (
                 ("/^Subject:/", True),
@@ -384,7 +431,17 @@ class MayMatchTests(SynchronousTestCase):
                 ("/^hello/", False),
                 ("/x$/", True),
                 ("/^Cc:/", False),
-                ("/hello$/", True),
+                ("/hello$/", False),
+                ("/hello..there$/", True),
+                ("/hello[^a-z]+there/", True),
+                ("/hello[[:space:]]there/", False),
+                ("/hello[[:space:]]{2}there/", True),
+                ("/^there/", False),
+                ("/^.there/", False),
+                ("/x.Subject/", False),
+                ("/x[^a-z]Subject/", False),
+                ("/^Received:.*you/", False),
+                ("/^Received:.*there/", False),
                 ("/nothing/", False),
             ):
                 for rules in (
@@ -418,24 +475,30 @@ class MayMatchTests(SynchronousTestCase):
             st.sampled_from(PERL_PARTS),
             max_size=8,
         ),
-        st.text("aabbAB. \n\xe9\r#", max_size=8),
-        st.booleans(),
-        st.booleans(),
+        st.text("aabbAB. \n\v\xe9\r#", max_size=8),
+        st.sets(st.sampled_from("ismx")),
     )
-    def test_never_misses(self, parts: list[str], key: str, fold: bool, dot_all: bool) -> None:
-        """Whatever a table finds in a line, the pass over a block that has this line finds."""
+    @example(["^", "a", "$"], "b\na\nb", {"m"})
+    @example(["a", "\\n", "b"], "a\nb", set())
+    def test_never_misses(self, parts: list[str], key: str, flags: set[str]) -> None:
+        """Whatever a table finds in a key, the pass over a block that has this key finds."""
         pattern, text = "".join(parts), key.encode("latin-1")
-        flags = ("" if fold else "i") + ("" if dot_all else "s")
+        rule = f"~{pattern}~{''.join(sorted(flags))} found\n"
         path = Path(self.mktemp()).absolute()
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"~{pattern}~{flags} x\n")
+        path.write_text(rule)
         try:
             table = open_table(f"pcre:{path}", "p")
         except ConfigError:
             return
-        if table.lookup(text) is not None:
-            self.assertTrue(table.may_match(b"one\n" + text + b"\ntwo\n"), pattern)
-            self.assertTrue(table.may_match(text), pattern)
+        # A negated pattern may match anything, so nothing is passed over.
+        path.write_text(rule + "!/zzzz/ missed\n")
+        found = open_table(f"pcre:{path}", "p").lookup(text) == b"found"
+        self.assertEqual(table.lookup(text), b"found" if found else None, pattern)
+        if found and not text.endswith(b"\n"):
+            folded = text.replace(b"\n", FOLD)
+            self.assertTrue(table.may_match(b"one\n" + folded + b"\ntwo\n"), pattern)
+            self.assertTrue(table.may_match(folded), pattern)
 
     def test_many_rules(self) -> None:
         """A thousand rules."""

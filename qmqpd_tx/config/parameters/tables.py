@@ -1,5 +1,5 @@
 """
-Lookup tables: files, servers, databases. Answers to postmap(1), tcp_table(5), socketmap_table(5), pgsql_table(5).
+Lookup tables in indexed files, on servers and in databases. Answers to postmap(1), tcp_table(5) and others.
 
 Rows of the parameter table; data only, as long as it has rows.
 """

@@ -1,0 +1,13 @@
+Intake in full. Addresses in envelopes and headers are mapped: ``canonical_maps`` and its relatives, masquerading, virtual aliases, automatic copies (``always_bcc``, ``sender_bcc_maps``, ``recipient_bcc_maps``), of which a sender hears nothing. ``header_checks``, ``mime_header_checks``, ``nested_header_checks``, ``body_checks`` and ``milter_header_checks`` with all of their actions, in one pass and bounded memory; ``strict_8bitmime`` and its relatives; ``message_reject_characters`` and ``message_strip_characters``. ``HOLD``: such mail never passes through ``incoming``.
+
+Mail filters: ``non_smtpd_milters`` with versions 2 to 6 of the milter protocol, tried with opendkim and rspamd. Content filters: ``content_filter``, and ``FILTER`` in checks.
+
+Lookup tables of all of Postfix's types but those of LDAP, MySQL, memcache, NIS and DBM: ``texthash``, ``inline``, ``static``, ``environ``, ``fail``, ``cidr``, ``regexp``, ``pcre``, ``hash``, ``btree``, ``lmdb``, ``cdb``, ``sqlite``, ``pgsql``, ``tcp``, ``socketmap``, ``unix``, ``pipemap``, ``unionmap``, ``randmap``, ``proxy``; others by plugin. ``qmqpd-tx postmap`` asks and builds them. A table that cannot answer is told apart from one that does not have the key: clients are asked to try again, and mail waits. Patterns cannot take for ever. Some need a library: extras ``berkeley``, ``lmdb``, ``pcre``, ``pgsql``.
+
+Routing by sender (``sender_dependent_relayhost_maps``, ``sender_dependent_default_transport_maps``), ``relocated_maps``, recipient tables (``resolve_reject_unknown_recipients``), and tables and lists that ask a server.
+
+qmqpd: ``debug_peer_list``, limits for each client (``qmqpd_client_connection_count_limit``, ``qmqpd_client_connection_rate_limit``), the PROXY protocol (``qmqpd_upstream_proxy_protocol``), time limits for all of a request, ``receive_override_options``, ``content_filter`` and ``cleanup_service_name`` for each line of master.cf, ``remote_header_rewrite_domain`` with ``qmqpd_local_header_rewrite_clients``.
+
+Changed tables and a changed configuration are picked up by themselves (``table_check_interval``, ``max_use``, ``max_idle``); what makes no sense is refused, and the old one stays in force.
+
+SMTPUTF8 and internationalized domain names: ``smtputf8_enable``, ``smtputf8_autodetect_classes``.

@@ -1,0 +1,183 @@
+"""
+Whole messages through mail filters: what these change, with maps and checks around them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from qmqpd_tx.cleanup import Cleanup
+from qmqpd_tx.interfaces import IntakeError, IStoredMessage
+from qmqpd_tx.message import Recipient
+from qmqpd_tx.spool.memory import MemoryMailQueue
+from tests.cleanup.maps import BASE, inline
+from tests.cleanup.support import CLIENT, NOW, config, run
+from tests.interop.scripted_milter import (
+    Act,
+    Script,
+    Session,
+    add_recipient,
+    delete_recipient,
+)
+from tests.milter.memory import ScriptedTransport
+
+
+class FilterReactor(Clock):
+    """
+    Time, and connections to filters that follow scripts, by port.
+    """
+
+    def __init__(self, scripts: Sequence[Script]) -> None:
+        super().__init__()
+        self.advance(NOW)
+        self.sessions: list[Session] = []
+        self._scripts = scripts
+
+    def connectTCP(self, host: str, port: int, factory: Any, timeout: float, bindAddress: Any) -> None:
+        """See L{IReactorTCP.connectTCP<twisted.internet.interfaces.IReactorTCP>}."""
+        session = Session()
+        self.sessions.append(session)
+        transport = ScriptedTransport(self._scripts[port - 1001], session)
+        transport.connection = factory.buildProtocol(None)
+        transport.connection.makeConnection(transport)
+
+
+class Filtering:
+    """
+    A cleanup service with filters.
+
+    @ivar stored: what it has stored.
+    """
+
+    def __init__(self, scripts: Sequence[Script], text: str = "") -> None:
+        names = ", ".join(f"inet:127.0.0.1:{number}" for number, _ in enumerate(scripts, start=1001))
+        self.reactor = FilterReactor(scripts)
+        self.queue = MemoryMailQueue()
+        self.queue.start()
+        self.stored: list[IStoredMessage] = []
+        self.cleanup = Cleanup(
+            config=config(BASE + f"non_smtpd_milters = {names}\n" + text),
+            clock=self.reactor,
+            queue=self.queue,
+            arrivals=self,
+        )
+
+    def arrived(self, message: IStoredMessage) -> None:
+        """See L{IArrivals<qmqpd_tx.interfaces.IArrivals>}."""
+        self.stored.append(message)
+
+    def begin(self, *recipients: bytes) -> Any:
+        """
+        @return: a message, all of which was given.
+        """
+        incoming = self.cleanup.begin(CLIENT)
+        incoming.content(b"From: a@x.test\n\nbody\n")
+        incoming.sender(b"s@x.test")
+        for recipient in recipients:
+            incoming.recipient(recipient)
+        return incoming
+
+    def recipients(self, *recipients: bytes) -> list[tuple[bytes, bool]]:
+        """
+        @return: who gets a message to these, and whether as a silent copy.
+        """
+        self.begin(*recipients).finish().addErrback(lambda failure: failure.raiseException())
+        found: list[Recipient] = run(self.stored[-1].recipients(None, 100)).recipients
+        return [(one.address, one.silent) for one in found]
+
+
+class FilteredRecipients(SynchronousTestCase):
+    """Recipients that a filter takes away and adds."""
+
+    def changed(self, *steps: bytes, text: str = "") -> list[tuple[bytes, bool]]:
+        """
+        @return: who gets a message to a@ and b@ after that.
+        """
+        script = Script(replies={"eom": [*steps, b"c"]})
+        return Filtering([script], text).recipients(b"a@x.test", b"b@x.test")
+
+    def test_taken_away_and_added(self) -> None:
+        """
+        Who is taken away and added again gets the message.
+        """
+        self.assertEqual(
+            self.changed(delete_recipient(b"<a@x.test>"), add_recipient(b"<a@x.test>")),
+            [(b"b@x.test", False), (b"a@x.test", False)],
+        )
+
+    def test_added_and_taken_away(self) -> None:
+        """
+        Who is added and taken away again does not.
+        """
+        self.assertEqual(
+            self.changed(add_recipient(b"<c@x.test>"), delete_recipient(b"<c@x.test>")),
+            [(b"a@x.test", False), (b"b@x.test", False)],
+        )
+
+    def test_again_and_again(self) -> None:
+        """
+        The last word counts.
+        """
+        add, delete = add_recipient(b"<c@x.test>"), delete_recipient(b"<c@x.test>")
+        self.assertEqual(
+            self.changed(add, delete, add, add),
+            [(b"a@x.test", False), (b"b@x.test", False), (b"c@x.test", False)],
+        )
+
+    def test_there_already(self) -> None:
+        """
+        Who is there already is not added; nor is who is there under another name, when the original addresses
+        do not matter.
+        """
+        for text in ("", "enable_original_recipient = no\n"):
+            self.assertEqual(
+                self.changed(add_recipient(b"<A@X.test>"), text=text),
+                [(b"a@x.test", False), (b"b@x.test", False)],
+            )
+        alias = f"virtual_alias_maps = {inline({'c@x.test': 'a@x.test'})}\n"
+        self.assertEqual(
+            self.changed(add_recipient(b"<c@x.test>"), text=alias + "enable_original_recipient = no\n"),
+            [(b"a@x.test", False), (b"b@x.test", False)],
+        )
+        self.assertEqual(
+            self.changed(add_recipient(b"<c@x.test>"), text=alias),
+            [(b"a@x.test", False), (b"b@x.test", False), (b"a@x.test", False)],
+        )
+
+    def test_copies(self) -> None:
+        """
+        The copy that somebody gets because of an added recipient is as silent as any other.
+        """
+        copies = f"recipient_bcc_maps = {inline({'c@x.test': 'log@x.test'})}\n"
+        self.assertEqual(
+            self.changed(add_recipient(b"<c@x.test>"), text=copies),
+            [(b"a@x.test", False), (b"b@x.test", False), (b"c@x.test", False), (b"log@x.test", True)],
+        )
+
+
+class Ends(SynchronousTestCase):
+    """A message that is given up while filters are asked."""
+
+    def test_no_more_filters(self) -> None:
+        """
+        The filter that is asked is left, and no further one is asked.
+        """
+        for event in ("negotiate", "connect", "mail", "eom"):
+            scripts = [Script(replies={event: [Act.HANG]}), Script()]
+            filtering = Filtering(scripts, "milter_default_action = accept\n")
+            incoming = filtering.begin(b"a@x.test")
+            finished = incoming.finish()
+            before = [list(session.events) for session in filtering.reactor.sessions]
+            incoming.abort()
+            self.failureResultOf(finished, IntakeError)
+            after = filtering.reactor.sessions
+            self.assertEqual(len(after), len(before), event)
+            for session, events in zip(after, before, strict=True):
+                self.assertIn(session.events[len(events)][0], ("dropped", "quit"))
+                self.assertEqual(len(session.events), len(events) + 1)
+            self.assertEqual(filtering.reactor.getDelayedCalls(), [])
+            self.assertEqual(filtering.stored, [])
