@@ -6,8 +6,8 @@ delivers them to its smtp-sink. I{accept} is the client's time from first to las
 lasts until the server's queue folders are empty. Figures are medians over the rounds. Nothing is
 installed; without Postfix's tools it says what is missing and ends with status 69.
 
-There are two kinds of work: I{plain}, messages of qmqp-source with a default configuration, and I{tables}: mail
-of a mailing list with content checks and address mapping (L{benchmarks.tables}).
+There are two kinds of work: I{plain}, messages of qmqp-source with a default configuration, and I{tables}:
+mail of a mailing list with content checks and address mapping (L{benchmarks.tables}).
 """
 
 from __future__ import annotations

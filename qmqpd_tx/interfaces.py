@@ -465,6 +465,8 @@ class Treatment:
     @ivar remote_domain: L{None}: headers are rewritten as those of local mail are. Otherwise this is mail
         from elsewhere: C{remote_header_rewrite_domain}, with which incomplete header addresses are made
         complete; C{""}: headers are not rewritten at all.
+    @ivar about: the mark (L{SMTPUTF8<qmqpd_tx.message.SMTPUTF8>}) of the message that a notice is about, or
+        that this one was before it was handed over again: it is looked at for what needs SMTPUTF8, too.
     """
 
     checks: bool = True
@@ -472,6 +474,7 @@ class Treatment:
     milters: bool = True
     content_filter: str = ""
     remote_domain: str | None = None
+    about: bytes | None = None
 
 
 FULL_TREATMENT = Treatment()
@@ -516,10 +519,12 @@ class IIncomingMessage(Interface):
         @return: as L{content}.
         """
 
-    def recipient(address: bytes) -> Any:
+    def recipient(address: bytes, silent: bool = False) -> Any:
         """
         Take one recipient, as the client sent it.
 
+        @param silent: whether it is an automatic copy already (of a message that is taken once more), as in
+            L{Recipient<qmqpd_tx.message.Recipient>}.
         @return: as L{content}.
         """
 

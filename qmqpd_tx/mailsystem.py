@@ -52,7 +52,7 @@ from qmqpd_tx.qmgr.service import QueueManager
 from qmqpd_tx.qmgr.triggers import TriggerFactory, Triggers
 from qmqpd_tx.qmgr.watchdog import Watchdog
 from qmqpd_tx.qmqp.hostnames import ClientNames
-from qmqpd_tx.refresh import Refresh
+from qmqpd_tx.refresh import Refresh, no_changes
 from qmqpd_tx.resolver import make_resolver
 from qmqpd_tx.spool.store import FileMailQueue
 from qmqpd_tx.startup import Invocation, Refusal, check_surroundings, give_away, give_log
@@ -100,7 +100,7 @@ class MailSystem(MultiService):
         self._trigger_port: IListeningPort | None = None
         self._started = False
         self._config = config = load_config(invocation.config)
-        self.tables = Tables(reactor, self._in_thread, config.string)
+        self.tables = Tables(reactor, self._in_thread, config.setting)
         self._services = intakes(config, invocation.listen, self.tables.open)
         self.maillog = MailLog(
             config, reactor, foreground=invocation.foreground, to_syslog=invocation.to_syslog
@@ -160,9 +160,10 @@ class MailSystem(MultiService):
             lambda: self._refresh.look(),
             self._cleanups.named,
         )
-        self._refresh = Refresh(
-            reactor, config, config_files(invocation.config), self.tables.changed, self.reload
-        )
+        # In a chroot the files have other names, and a reload is refused anyway.
+        files: Sequence[str] = () if invocation.chroot else config_files(invocation.config)
+        changed = no_changes if invocation.chroot else self.tables.changed
+        self._refresh = Refresh(reactor, config, files, changed, self.reload)
         self._queue_directory = Path(config.string("queue_directory"))
         self._control = ControlService(
             reactor=reactor,
@@ -345,7 +346,7 @@ class MailSystem(MultiService):
         done: list[Callable[[Config], None]] = []
         try:
             config = load_config(self._invocation.config)
-            self.tables.renew(config.string)
+            self.tables.renew(config.setting)
             services = intakes(config, self._invocation.listen, self.tables.open)
             scheduler = select_scheduler(config.services)
             self._config, self._services = config, services
@@ -358,7 +359,11 @@ class MailSystem(MultiService):
             self._config, self._services = old, old_services
             self.tables.undo()
             for reconfigure in done:
-                reconfigure(old)
+                try:
+                    reconfigure(old)
+                except Exception:
+                    # The others are to go back all the same.
+                    log.failure("reload: going back to the old configuration")
             log.error("reload refused, the old configuration stays in force: {problem}", problem=str(problem))
             return
         self.tables.keep()

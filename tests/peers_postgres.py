@@ -15,6 +15,7 @@ import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from signal import SIGINT
 from types import TracebackType
 
 from tests.peers import START_SECONDS, Peer, free_port, scratch, unavailable
@@ -106,6 +107,8 @@ class PrivatePostgres:
     def halt(self) -> None:
         """Stop it."""
         if self._process is not None:
+            # SIGTERM would wait for its clients.
+            self._process.process.send_signal(SIGINT)
             self._process.stop()
             self._process = None
 

@@ -232,3 +232,27 @@ class ConfigurationTests(SynchronousTestCase):
         self.assertGreater(len(shown), 8)
         for block in shown:
             self.check(block)
+
+    def test_readme(self) -> None:
+        """The example there is understood, too."""
+        found = re.search(r"```ini\n(.*?)```", (DOCS.parent / "README.md").read_text("utf-8"), re.DOTALL)
+        assert found is not None
+        self.assertEqual(config_from_text(found[1]).warnings(), [])
+
+
+class ArchitectureTests(SynchronousTestCase):
+    """The page about the rooms."""
+
+    def test_names(self) -> None:
+        """It names modules that are there, and all rooms."""
+        text = (DOCS / "architecture.rst").read_text("utf-8")
+        package = DOCS.parent / "qmqpd_tx"
+        rooms = {path.parent.name for path in package.glob("*/__init__.py")}
+        names = re.findall(r"``(?:qmqpd_tx\.)?(\w+)\.(\w+)``", text)
+        modules = [(room, name) for room, name in names if room in rooms]
+        self.assertGreater(len(modules), 15)
+        for room, name in modules:
+            places = (package / room / f"{name}.py", package / room / name / "__init__.py")
+            self.assertTrue(any(place.exists() for place in places), f"{room}.{name}")
+        for module in {*rooms, *(path.stem for path in package.glob("*.py"))} - {"__init__"}:
+            self.assertIn(f"``{module}``", text)

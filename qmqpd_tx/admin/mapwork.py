@@ -25,10 +25,8 @@ from twisted.python.failure import Failure
 
 from qmqpd_tx.admin.context import Exit, FatalError
 from qmqpd_tx.admin.mapfile import message_keys, read_entries, shown
-from qmqpd_tx.config.expression import expand
 from qmqpd_tx.config.model import Config
 from qmqpd_tx.eager import now_or_later
-from qmqpd_tx.interfaces import ConfigError
 from qmqpd_tx.tables.building import Draft
 from qmqpd_tx.tables.indexed import Ends, IndexedTable
 from qmqpd_tx.tables.interface import ILookupTable, ISequenceTable, ITableBuilder, ITableWriter
@@ -103,15 +101,6 @@ class TableCommand:
         if self._tables is not None:
             self._tables.close()
 
-    def _setting(self, name: str) -> str:
-        try:
-            return self._config.string(name)
-        except KeyError:
-            raw = self._config.lookup(name)
-            if raw is None:
-                raise ConfigError(f"{name}: is not set in {self._config.file}") from None
-            return expand(raw, self._config.lookup)
-
     def _full(self, table: str) -> tuple[str, str, str]:
         """
         @return: the type, the name as given, and as an absolute path if it is a path.
@@ -135,7 +124,7 @@ class TableCommand:
         kind, _, path = self._full(table)
         if self._tables is None:
             self._reactor = EPollReactor()  # type: ignore[no-untyped-call]
-            self._tables = Tables(reactor=self._reactor, setting=self._setting)
+            self._tables = Tables(reactor=self._reactor, setting=self._config.setting)
         return self._tables.open(f"{kind}:{path}", "postmap")
 
     # --- looking up ---
@@ -251,11 +240,11 @@ class TableCommand:
         return cast(ITableBuilder, found), name, path
 
     def _draft(self, source: os.stat_result | None) -> Draft:
-        timeout = seconds(self._setting, "table_lock_timeout")
+        timeout = seconds(self._config.setting, "table_lock_timeout")
         if source is None:
-            return Draft(self._setting, ends=self._options.ends, timeout=timeout)
+            return Draft(self._config.setting, ends=self._options.ends, timeout=timeout)
         mode = 0o644 if self._options.default_mode else 0o600 | (stat.S_IMODE(source.st_mode) & 0o044)
-        return Draft(self._setting, mode, source.st_gid, self._options.ends, timeout)
+        return Draft(self._config.setting, mode, source.st_gid, self._options.ends, timeout)
 
     def build(self, table: str) -> None:
         """

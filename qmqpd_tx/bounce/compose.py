@@ -61,7 +61,8 @@ class Report:
     @ivar now: POSIX seconds.
     @ivar eight_bit: whether the message has bytes above 127.
     @ivar whole: whether the message is attached, or its headers only.
-    @ivar internationalized: whether the message is marked for SMTPUTF8.
+    @ivar internationalized: whether something of the message needs SMTPUTF8: a header, its sender, one of the
+        recipients that this is about.
     @ivar warning_time: C{delay_warning_time}, seconds.
     @ivar lifetime: C{maximal_queue_lifetime}, seconds.
     """

@@ -23,11 +23,13 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
+from attrs import evolve
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from qmqpd_tx.address.smtputf8 import needs_smtputf8
 from qmqpd_tx.bounce.compose import Audience, Kind, Report
 from qmqpd_tx.bounce.records import (
     FailedRecipient,
@@ -50,7 +52,7 @@ from qmqpd_tx.interfaces import (
     IStoredMessage,
     SpoolError,
 )
-from qmqpd_tx.message import SMTPUTF8, LogKind, QueueID
+from qmqpd_tx.message import SMTPUTF8, Envelope, LogKind, QueueID
 from qmqpd_tx.status import Outcome
 
 log = Logger(namespace="qmqpd_tx.bounce")
@@ -326,7 +328,8 @@ class Bounces:
         to: bytes,
         whole: bool,
     ) -> QueueID:
-        report = self._about(message, kind, Audience.SENDER, message.envelope.sender, to, whole)
+        sender = message.envelope.sender
+        report = self._about(message, kind, recipients, Audience.SENDER, sender, to, whole)
         return await self._send(message, report, recipients, b"")
 
     async def _postmaster(
@@ -338,7 +341,7 @@ class Bounces:
         to: bytes,
         whole: bool,
     ) -> QueueID:
-        report = self._about(message, kind, Audience.POSTMASTER, sender, to, whole)
+        report = self._about(message, kind, recipients, Audience.POSTMASTER, sender, to, whole)
         return await self._send(message, report, recipients, self._settings.double_bounce)
 
     async def _copy(
@@ -360,6 +363,7 @@ class Bounces:
         self,
         message: IStoredMessage,
         kind: Kind,
+        recipients: Sequence[FailedRecipient],
         audience: Audience,
         sender: bytes,
         to: bytes,
@@ -382,7 +386,7 @@ class Bounces:
             whole=whole and message.content.size <= settings.size_limit,
             warning_time=settings.warning_time,
             lifetime=settings.lifetime,
-            internationalized=SMTPUTF8 in envelope.attributes,
+            internationalized=_internationalized(envelope, recipients),
         )
 
     async def _send(
@@ -397,7 +401,9 @@ class Bounces:
             recipients,
             sender,
             self._settings.size_limit,
-            self._settings.treatment,
+            evolve(self._settings.treatment, about=message.envelope.attributes.get(SMTPUTF8))
+            if report.internationalized
+            else self._settings.treatment,
         )
         log.info(
             "{queue_id}: {audience} {kind} notification: {notice}",
@@ -407,6 +413,14 @@ class Bounces:
             notice=notice,
         )
         return notice
+
+
+def _internationalized(envelope: Envelope, recipients: Iterable[FailedRecipient]) -> bool:
+    """
+    @return: whether a notice about these recipients has to do with what needs SMTPUTF8.
+    """
+    addresses = [address for one in recipients for address in (one.address, one.original)]
+    return needs_smtputf8(envelope.attributes.get(SMTPUTF8), envelope.sender, addresses)
 
 
 def _deferred(work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:

@@ -85,7 +85,9 @@ class Chain:
     def __init__(self, maps: Sequence[AddressMap], masquerade: Masquerade | None) -> None:
         self._maps = [one for one in maps if one.lookup]
         self._masquerade = masquerade or None
-        self.stable = all(one.lookup.stable for one in self._maps)
+        self.stable = all(one.lookup.stable for one in self._maps) and (
+            masquerade is None or masquerade.stable
+        )
         self._remembered = Remembered(self.stable)
 
     def __bool__(self) -> bool:
@@ -111,7 +113,7 @@ class Chain:
             mapped, without_warning = await one.canonical(mapped, queue_id)
             quiet = quiet and without_warning
         if self._masquerade is not None:
-            mapped = self._masquerade.apply(mapped)
+            mapped = await self._masquerade.apply(mapped)
         if quiet:
             self._remembered.add(address, mapped)
         return mapped

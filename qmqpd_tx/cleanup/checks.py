@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from typing import Self
 
-from attrs import frozen
+from attrs import field, frozen
 
 from qmqpd_tx.cleanup.actions import Check
 from qmqpd_tx.interfaces import ConfigError, IConfig
@@ -103,6 +103,8 @@ class ContentChecks:
     @ivar strict_body: whether 8-bit bytes in what is declared to be 7bit are refused.
     @ivar strict_encoding: C{strict_mime_encoding_domain}.
     @ivar lines_are_short: takes whole lines; whether all of them are within C{line_length_limit}.
+    @ivar strict: whether the form of messages matters.
+    @ivar looks: whether there is a table for what clients send.
     """
 
     headers: CheckTable | None
@@ -120,6 +122,16 @@ class ContentChecks:
     strict_body: bool
     strict_encoding: bool
     lines_are_short: Callable[[bytes], object]
+    strict: bool = field(init=False)
+    looks: bool = field(init=False)
+
+    @strict.default
+    def _strict(self) -> bool:
+        return self.strict_headers or self.strict_body or self.strict_encoding
+
+    @looks.default
+    def _looks(self) -> bool:
+        return any(table is not None for table in (self.headers, self.mime, self.nested, self.body))
 
     @classmethod
     def from_config(cls, config: IConfig, open_table: OpenTable) -> Self:
@@ -155,13 +167,3 @@ class ContentChecks:
             strict_encoding=structured and config.boolean("strict_mime_encoding_domain"),
             lines_are_short=short_lines(line_limit),
         )
-
-    @property
-    def strict(self) -> bool:
-        """Whether the form of messages matters."""
-        return self.strict_headers or self.strict_body or self.strict_encoding
-
-    @property
-    def looks(self) -> bool:
-        """Whether there is a table for what clients send."""
-        return any(table is not None for table in (self.headers, self.mime, self.nested, self.body))

@@ -110,8 +110,12 @@ class Content:
             self._inspector = Inspector(checks, verdict, queue_id, client, looks)
         remote = treatment.remote_domain is not None
         self._add = not remote or settings.always_add
-        mapped = self._map_header if remote or maps.maps_headers else None
-        self._headers = HeaderSection(settings.rules, self._inspector, mapped)
+        if remote or maps.maps_headers:
+            self._headers = HeaderSection(
+                settings.rules, self._inspector, self._map_header, maps.known_header
+            )
+        else:
+            self._headers = HeaderSection(settings.rules, self._inspector)
         self._first_chunk = True
         self._held: list[bytes] | None = []
         self._held_size = 0
@@ -123,9 +127,6 @@ class Content:
         self.message_id = b""
 
     def _map_header(self, name: bytes, value: bytes) -> bytes | Deferred[bytes | None] | None:
-        known = self._maps.known_header(name, value)
-        if known is not None:
-            return known or None
         try:
             return now_or_later(self._maps.header(name, value, self._queue_id))
         except Exception:

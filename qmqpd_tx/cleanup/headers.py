@@ -26,12 +26,15 @@ import re
 from collections.abc import Callable
 from typing import Protocol
 
-from attrs import frozen
+from attrs import Factory, frozen
 from twisted.internet.defer import Deferred
 
 from qmqpd_tx.address.mailboxes import CLEAN
 from qmqpd_tx.cleanup.actions import Edit
+from qmqpd_tx.cleanup.chain import Remembered
+from qmqpd_tx.cleanup.checks import keys_of
 from qmqpd_tx.cleanup.mime import MIME_HEADERS
+from qmqpd_tx.tables.interface import FOLD
 
 ADDRESS_HEADERS = frozenset(
     b"to cc from sender reply-to errors-to return-receipt-to disposition-notification-to apparently-to"
@@ -45,12 +48,13 @@ RESENT_HEADERS = frozenset(
 )
 """The headers that make a message a resent one."""
 
-_HEADER = re.compile(rb"([!-9;-~]++):([^\n]*+\n(?:[ \t][^\n]*+\n)*+)")
-"""A well-formed header: its name, and its value with the line ends."""
+KNOWN_NAMES = 1000
+"""How many names of headers are remembered, as they are written."""
 
-_SECTION = re.compile(rb"(?:[!-9;-~]++:[^\n]*+\n(?:[ \t][^\n]*+\n)*+)*+")
-"""Nothing but well-formed headers; without it, searching for one could take quadratic time."""
+KNOWN_LENGTH = 100
+"""Longer ones are not, in bytes."""
 
+_WHOLE_NAME = re.compile(rb"[!-9;-~]+")
 _NAME = re.compile(rb"([!-9;-~]+)[ \t]*:")
 _FROM_LINE = re.compile(rb">*From ")
 _LINE_END = re.compile(rb"\n(?![ \t])")
@@ -75,6 +79,7 @@ class Kind(enum.Flag):
     DATE = enum.auto()
     FROM = enum.auto()
     RESENT = enum.auto()
+    MIME = enum.auto()
 
 
 @frozen(slots=True)
@@ -88,6 +93,7 @@ class HeaderRules:
     @ivar complete: gives a header's value with complete addresses, or L{None} if it may stay, or a Deferred
         of one of these; takes name and value.
     @ivar clean: matches values that are known to be complete.
+    @ivar completed: what L{complete} gives for a header, as in L{HeaderSection}; C{b""}: it may stay.
     """
 
     kinds: dict[bytes, int]
@@ -95,6 +101,23 @@ class HeaderRules:
     line_limit: int
     complete: Callable[[bytes, bytes], bytes | Deferred[bytes | None] | None]
     clean: re.Pattern[bytes] = CLEAN
+    completed: Remembered = Factory(lambda: Remembered(True))
+    _known: dict[bytes, tuple[bytes, int]] = Factory(dict)
+
+    def known(self, name: bytes) -> tuple[bytes, int] | None:
+        """
+        @param name: what comes before a colon.
+        @return: it in lower case, and its kind, 0 if it passes; L{None}: it is no name of a header.
+        """
+        known = self._known.get(name)
+        if known is None and len(name) < self.line_limit and _WHOLE_NAME.fullmatch(name):
+            lower = name.lower()
+            known = lower, self.kinds.get(lower, 0)
+            if len(name) <= KNOWN_LENGTH:
+                if len(self._known) >= KNOWN_NAMES:
+                    self._known.clear()
+                self._known[name] = known
+        return known
 
 
 class HeaderInspector(Protocol):
@@ -102,8 +125,8 @@ class HeaderInspector(Protocol):
     Who checks headers; see L{Inspector<qmqpd_tx.cleanup.inspector.Inspector>}.
     """
 
-    def is_quiet(self, block: bytes) -> bool:
-        """Whether no header of a section needs to be looked at one by one."""
+    def is_quiet(self, keys: bytes) -> bool:
+        """Whether no header of a section, as L{keys_of} gives it, needs to be looked at one by one."""
 
     def note(self, name: bytes, header: bytes) -> None:
         """A header of L{MIME_HEADERS} in a quiet section."""
@@ -133,6 +156,8 @@ def header_kinds(drop: frozenset[bytes]) -> dict[bytes, int]:
         kinds[name] = kinds.get(name, Kind(0)) | kind
     for name in RESENT_HEADERS:
         kinds[name] = kinds.get(name, Kind(0)) | Kind.RESENT
+    for name in MIME_HEADERS:
+        kinds[name] = kinds.get(name, Kind(0)) | Kind.MIME
     for name in drop:
         kinds[name] = kinds.get(name, Kind(0)) | Kind.DROP
     return {name: kind.value for name, kind in kinds.items()}
@@ -140,7 +165,7 @@ def header_kinds(drop: frozenset[bytes]) -> dict[bytes, int]:
 
 _ADDRESSES, _DROP, _RECEIVED = Kind.ADDRESSES.value, Kind.DROP.value, Kind.RECEIVED.value
 _MESSAGE_ID, _RESENT_MESSAGE_ID = Kind.MESSAGE_ID.value, Kind.RESENT_MESSAGE_ID.value
-_RESENT = Kind.RESENT.value
+_RESENT, _MIME = Kind.RESENT.value, Kind.MIME.value
 _REMARKABLE = _RECEIVED | _MESSAGE_ID | _RESENT_MESSAGE_ID | _RESENT
 
 
@@ -150,7 +175,7 @@ class HeaderSection:
 
     @ivar part: where we are; at L{Part.BODY} everything else passes.
     @ivar received: how many C{Received:} headers there were.
-    @ivar names: the lower-case names of the headers of L{HeaderRules.kinds} that were there, with the
+    @ivar names: the lower-case names of the headers of some L{Kind} but C{MIME} that were there, with the
         dropped ones.
     @ivar message_ids: (resent, value) of each Message-ID header, in order.
     @ivar resent: whether there were C{Resent-} headers.
@@ -159,6 +184,7 @@ class HeaderSection:
     __slots__ = (
         "_buffer",
         "_inspector",
+        "_known",
         "_mapped",
         "_rules",
         "_searched",
@@ -174,11 +200,14 @@ class HeaderSection:
         rules: HeaderRules,
         inspector: HeaderInspector | None = None,
         mapped: Callable[[bytes, bytes], bytes | Deferred[bytes | None] | None] | None = None,
+        known: Callable[[bytes], bytes | None] = lambda header: None,
     ) -> None:
         """
         @param rules: how headers are treated.
         @param inspector: checks them first; L{None}: nobody does.
         @param mapped: as C{rules.complete}, and used instead, for addresses that are not only made complete.
+        @param known: takes a header without its last line end; gives what C{mapped} would give now,
+            C{b""} where that is L{None}; L{None} where it is not known.
         """
         self.part = Part.START
         self.received = 0
@@ -188,6 +217,7 @@ class HeaderSection:
         self._rules = rules
         self._inspector = inspector
         self._mapped = mapped
+        self._known = rules.completed.get if mapped is None else known
         self._buffer = bytearray()
         self._searched = 0
 
@@ -199,35 +229,40 @@ class HeaderSection:
         @return: what to store; or L{None} when it needs L{feed}.
         """
         rules = self._rules
-        if len(block) > rules.size_limit or b"\0" in block or not _SECTION.fullmatch(block):
+        # With a vertical tab in it, the keys could not be told from what they stand for.
+        if len(block) > rules.size_limit or b"\0" in block or FOLD in block:
             return None
-        found: list[tuple[bytes, bytes]] = _HEADER.findall(block)
-        if len(block) > rules.line_limit and any(len(name) >= rules.line_limit for name, _ in found):
-            return None
+        # One line is one header there; and what is where in it, is there in the block.
+        keys = keys_of(block)
+        found: list[tuple[int, bytes, bytes, int, bytes]] = []
+        start = 0
+        for header in keys[:-1].split(b"\n"):
+            name, colon, _ = header.partition(b":")
+            known = rules.known(name)
+            if known is None or not colon:
+                return None
+            lower, kind = known
+            if kind:
+                found.append((start, name, lower, kind, header))
+            start += len(header) + 1
         inspector = self._inspector
-        if inspector is not None and not inspector.is_quiet(block):
-            output: list[bytes | Deferred[bytes]] = []
-            for name, value in found:
-                self._treat(name, name + b":" + value[:-1], output)
+        output: list[bytes | Deferred[bytes]] = []
+        if inspector is not None and not inspector.is_quiet(keys):
+            for header in keys[:-1].split(b"\n"):
+                self._treat(header.partition(b":")[0], header.replace(FOLD, b"\n"), output)
             return self._end(output, b"")[0]
-        kinds = rules.kinds
-        changes: dict[int, bytes | Deferred[bytes]] = {}
-        for index, (name, value) in enumerate(found):
-            lower = name.lower()
-            if inspector is not None and lower in MIME_HEADERS:
-                inspector.note(lower, name + b":" + value[:-1])
-            kind = kinds.get(lower)
-            if kind is not None:
-                changed = self._remark(name, lower, kind, value[:-1])
+        done = 0
+        for start, name, lower, kind, header in found:
+            header = header.replace(FOLD, b"\n")
+            if kind & _MIME and inspector is not None:
+                inspector.note(lower, header)
+            if kind != _MIME:
+                changed = self._remark(name, lower, kind, header)
                 if changed is not None:
-                    changes[index] = changed
-        self._end([], b"")
-        if not changes:
-            return [block]
-        return [
-            changes[index] if index in changes else name + b":" + value
-            for index, (name, value) in enumerate(found)
-        ]
+                    output += (block[done:start], changed)
+                    done = start + len(header) + 1
+        output.append(block[done:] if done else block)
+        return self._end(output, b"")[0]
 
     def feed(self, data: bytes) -> tuple[list[bytes | Deferred[bytes]], bytes | None]:
         """
@@ -330,16 +365,17 @@ class HeaderSection:
                         lower = name.lower()
                         header = name + header[match.end() - 1 :]
                     counts = False
-        kind = self._rules.kinds.get(lower)
-        changed = None if kind is None else self._remark(name, lower, kind, header[len(name) + 1 :], counts)
+        kind = self._rules.kinds.get(lower, 0)
+        changed = self._remark(name, lower, kind, header, counts) if kind & ~_MIME else None
         output.append(header + b"\n" if changed is None else changed)
 
     def _remark(
-        self, name: bytes, lower: bytes, kind: int, value: bytes, counts: bool = True
+        self, name: bytes, lower: bytes, kind: int, header: bytes, counts: bool = True
     ) -> bytes | Deferred[bytes] | None:
         """
         Take note of a header that matters.
 
+        @param header: all of it without its last line end.
         @param counts: whether it counts as a hop, if it is a C{Received} header.
         @return: what to store in its place, or L{None} if it stays.
         """
@@ -350,23 +386,34 @@ class HeaderSection:
             if kind & _RESENT:
                 self.resent = True
             if kind & (_MESSAGE_ID | _RESENT_MESSAGE_ID):
-                self.message_ids.append((bool(kind & _RESENT_MESSAGE_ID), value.lstrip(b" \t\n")))
+                value = header[len(name) + 1 :].lstrip(b" \t\n")
+                self.message_ids.append((bool(kind & _RESENT_MESSAGE_ID), value))
         if kind & _DROP:
             return b""
         if kind & _ADDRESSES:
-            if self._mapped is not None:
-                complete = self._mapped(name, value)
-            elif self._rules.clean.fullmatch(value):
-                return None
-            else:
-                complete = self._rules.complete(name, value)
+            complete: bytes | Deferred[bytes | None] | None = self._known(header)
+            if complete is None:
+                complete = self._complete(name, header)
             if isinstance(complete, Deferred):
                 return complete.addCallback(
-                    lambda later: name + b":" + (value if later is None else later) + b"\n"
+                    lambda later: name + b":" + later + b"\n" if later else header + b"\n"
                 )
-            if complete is not None:
+            if complete:
                 return name + b":" + complete + b"\n"
         return None
+
+    def _complete(self, name: bytes, header: bytes) -> bytes | Deferred[bytes | None] | None:
+        """
+        @return: the header's value with complete addresses, or L{None} or C{b""} if it may stay.
+        """
+        value = header[len(name) + 1 :]
+        if self._mapped is not None:
+            return self._mapped(name, value)
+        rules = self._rules
+        complete = None if rules.clean.fullmatch(value) else rules.complete(name, value)
+        if not isinstance(complete, Deferred):
+            rules.completed.add(header, complete or b"")
+        return complete
 
 
 def cut_header(header: bytes, limit: int) -> bytes:

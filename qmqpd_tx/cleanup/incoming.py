@@ -136,9 +136,9 @@ class IncomingMessage:
         """See L{IIncomingMessage.sender}."""
         return self._turns.take(self._take_sender(address, verp_delimiters))
 
-    def recipient(self, address: bytes) -> Deferred[None] | None:
+    def recipient(self, address: bytes, silent: bool = False) -> Deferred[None] | None:
         """See L{IIncomingMessage.recipient}."""
-        return self._turns.take(self._take_recipient(address))
+        return self._turns.take(self._take_recipient(address, silent))
 
     def finish(self) -> Deferred[QueueID]:
         """See L{IIncomingMessage.finish}."""
@@ -177,7 +177,7 @@ class IncomingMessage:
         self._sender = await self._maps.sender(address, self.queue_id)
         self._copies = await self._addressees.of_sender(self._sender)
 
-    async def _take_recipient(self, address: bytes) -> None:
+    async def _take_recipient(self, address: bytes, silent: bool) -> None:
         self._last_recipient = address
         if self._verdict.over or self._refuse_controls(address, "5.1.3", "recipient"):
             return
@@ -186,11 +186,15 @@ class IncomingMessage:
             if self._sender is None:
                 await self._take_sender(b"", None)
             # The Received header names a single recipient, so it can only be made later.
-            self._first = (address, await self._addressees.of_recipient(address))
+            self._first = (address, await self._meant(address, silent))
             return
         if not self._envelope:
             await self._write_envelope()
-        await self._write_recipients(address, await self._addressees.of_recipient(address))
+        await self._write_recipients(address, await self._meant(address, silent))
+
+    async def _meant(self, address: bytes, silent: bool) -> Sequence[Addressee]:
+        addressees = self._addressees
+        return await addressees.copy(address) if silent else await addressees.of_recipient(address)
 
     def _refuse_controls(self, address: bytes, dsn: str, what: str) -> bool:
         if not CONTROLS.search(address):
@@ -233,7 +237,7 @@ class IncomingMessage:
         if content_filter and not verdict.redirect:
             attributes[CONTENT_FILTER] = content_filter
         origin = BOUNCE if self._client is None else QMQPD
-        mark = self._settings.detection.mark(origin, self._content.eight_bit_headers)
+        mark = self._settings.detection.mark(origin, self._content.eight_bit_headers, self._treatment.about)
         if mark is not None:
             attributes[SMTPUTF8] = mark
         return attributes
@@ -271,6 +275,7 @@ class IncomingMessage:
             writer,
             client=self._client,
             complete=self._complete_sender,
+            copies=self._copies_for,
             expand=self._expand,
             check=None if self._examiner is None else self._examiner.milter_header,
             verdict=verdict,
@@ -281,9 +286,14 @@ class IncomingMessage:
         return await self._maps.sender(address, self.queue_id)
 
     async def _expand(self, address: bytes) -> Sequence[Addressee]:
-        # Not by way of those of the message: a filter may have taken away what these remember.
-        apart = Addressees(self._maps, self.queue_id, copies=self._client is not None)
-        return await apart.of_recipient(address)
+        return await self._apart().added(address)
+
+    async def _copies_for(self, sender: bytes) -> Sequence[Addressee]:
+        return await self._apart().of_sender(sender)
+
+    def _apart(self) -> Addressees:
+        # Not those of the message: a filter may have taken away what these remember.
+        return Addressees(self._maps, self.queue_id, copies=self._client is not None)
 
     # --- storing -----------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from attrs import frozen
 
 from qmqpd_tx.cleanup.actions import Actions, Edit
 from qmqpd_tx.cleanup.body import BodyWalk
-from qmqpd_tx.cleanup.checks import CheckTable, ContentChecks, keys_of
+from qmqpd_tx.cleanup.checks import CheckTable, ContentChecks
 from qmqpd_tx.cleanup.mime import MIME_HEADERS, Flaw, Structure
 from qmqpd_tx.cleanup.verdict import Verdict
 from qmqpd_tx.events import Logger
@@ -111,20 +111,18 @@ class Inspector:
 
     # --- the header section ------------------------------------------------------------------------
 
-    def is_quiet(self, block: bytes) -> bool:
+    def is_quiet(self, keys: bytes) -> bool:
         """
-        @param block: a whole header section without NUL.
+        @param keys: a whole header section without NUL, as L{keys_of<qmqpd_tx.cleanup.checks.keys_of>} gives
+            it.
         @return: whether no header in it needs to be looked up or refused.
         """
         checks = self._checks
-        if checks.strict_headers and not block.isascii():
+        if checks.strict_headers and not keys.isascii():
             return False
         if not self.actions.active:
             return True
         headers, mime = checks.headers, checks.mime
-        if headers is None and mime is None:
-            return True
-        keys = keys_of(block)
         if headers is not None and headers.may_match(keys):
             return False
         if mime is None or (headers is not None and mime.may_match is headers.may_match):

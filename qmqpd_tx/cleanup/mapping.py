@@ -16,7 +16,9 @@ remembered, if the tables are stable: nearly all addresses of nearly all mail.
 
 from __future__ import annotations
 
-from attrs import Factory, evolve, frozen
+from collections.abc import Callable, Sequence
+
+from attrs import Factory, evolve, field, frozen
 
 from qmqpd_tx.address.classes import OwnAddresses
 from qmqpd_tx.address.mailboxes import CLEAN, CLEAN_DOTTED, addresses_of_clean, parse_addresses
@@ -62,6 +64,7 @@ class AddressMaps:
     @ivar duplicate_limit: C{duplicate_filter_limit}; 0: none.
     @ivar token_limit: C{header_address_token_limit}.
     @ivar ordinary: what becomes of recipients as clients send them, where nobody gets a copy for them.
+    @ivar maps_headers: whether complete addresses in headers may change, too.
     """
 
     rewriter: AddressRewriter
@@ -82,6 +85,11 @@ class AddressMaps:
     ordinary: Expanded
     _variants: dict[tuple[bool, str | None], AddressMaps] = Factory(dict)
     _headers: Remembered = Factory(lambda: Remembered(True))
+    maps_headers: bool = field(init=False)
+
+    @maps_headers.default
+    def _maps_headers(self) -> bool:
+        return self.header_rewriter is not None and bool(self.header_sender or self.header_recipient)
 
     @classmethod
     def from_config(
@@ -115,8 +123,8 @@ class AddressMaps:
             ]
             return Chain(maps, masquerade if name in masqueraded else None)
 
-        sender_bcc = read.map("sender_bcc_maps")
-        recipient_bcc = read.map("recipient_bcc_maps")
+        sender_bcc = read.map("sender_bcc_maps", either=True)
+        recipient_bcc = read.map("recipient_bcc_maps", either=True)
         envelope_recipient = chain("envelope_recipient")
         aliases = read.aliases()
         daemon = b"mailer-daemon"
@@ -178,11 +186,6 @@ class AddressMaps:
             self._variants[key] = made
         return made
 
-    @property
-    def maps_headers(self) -> bool:
-        """Whether complete addresses in headers may change, too."""
-        return self.header_rewriter is not None and bool(self.header_sender or self.header_recipient)
-
     async def sender(self, address: bytes, queue_id: QueueID) -> bytes:
         """
         @param address: the envelope sender as the client sent it, in internal form.
@@ -195,14 +198,15 @@ class AddressMaps:
             return b""
         return await self.envelope_sender.apply(complete, queue_id)
 
-    def known_header(self, name: bytes, value: bytes) -> bytes | None:
+    @property
+    def known_header(self) -> Callable[[bytes], bytes | None]:
         """
         The mail of a list, or of a program, has the same addresses in its headers again and again.
 
-        @return: what L{header} gives, without a wait; C{b""} when nothing changes; L{None} when that is not
-            known.
+        Takes a header without its last line end; gives what L{header} gives, without a wait; C{b""} when
+        nothing changes; L{None} when that is not known.
         """
-        return self._headers.get(b"%b:%b" % (name, value))
+        return self._headers.get
 
     async def header(self, name: bytes, value: bytes, queue_id: QueueID) -> bytes | None:
         """
@@ -224,28 +228,30 @@ class AddressMaps:
         if rewriter is None:
             return None
         clean = CLEAN_DOTTED if rewriter.append_domain else CLEAN
-        if clean.fullmatch(value) and (not chain or await self._all_stay(chain, value, queue_id)):
-            return None
+        if clean.fullmatch(value):
+            complete = addresses_of_clean(value)
+            if not chain or await self._all_stay(chain, complete, queue_id):
+                self._remember(chain, complete, name, value, b"")
+                return None
         parsed = parse_addresses(value, self.token_limit)
         if parsed is None:
             return None
-        mapped = []
-        quiet = True
-        for address in parsed.addresses:
-            address = rewriter.rewrite(address)
-            if chain:
-                complete, address = address, await chain.apply(address, queue_id)
-                # What is not remembered may be another time, or there is something to warn of each time.
-                quiet = quiet and chain.known(complete) is not None
-            mapped.append(quote_address(address))
-        rendered = parsed.render(name, mapped)
-        if quiet:
-            self._headers.add(b"%b:%b" % (name, value), rendered or b"")
+        complete = [rewriter.rewrite(address) for address in parsed.addresses]
+        mapped = [await chain.apply(address, queue_id) for address in complete] if chain else complete
+        rendered = parsed.render(name, [quote_address(address) for address in mapped])
+        self._remember(chain, complete, name, value, rendered or b"")
         return rendered
 
+    def _remember(
+        self, chain: Chain, complete: Sequence[bytes], name: bytes, value: bytes, result: bytes
+    ) -> None:
+        # An address that is not remembered may be another time, or there is something to warn of each time.
+        if not chain or all(chain.known(address) is not None for address in complete):
+            self._headers.add(b"%b:%b" % (name, value), result)
+
     @staticmethod
-    async def _all_stay(chain: Chain, value: bytes, queue_id: QueueID) -> bool:
-        for address in addresses_of_clean(value):
+    async def _all_stay(chain: Chain, addresses: Sequence[bytes], queue_id: QueueID) -> bool:
+        for address in addresses:
             known = chain.known(address)
             if (await chain.apply(address, queue_id) if known is None else known) != address:
                 return False

@@ -16,7 +16,7 @@ from qmqpd_tx.cleanup.aliases import VirtualAliases
 from qmqpd_tx.cleanup.canonical import AddressMap
 from qmqpd_tx.cleanup.masquerade import Masquerade
 from qmqpd_tx.interfaces import IConfig
-from qmqpd_tx.tables import OpenTable, TableList
+from qmqpd_tx.tables import OpenTable, StringMatchList, TableList
 
 LOCAL_DOMAINS = 1000
 """Of how many domains it is remembered whether they are local."""
@@ -81,10 +81,11 @@ class MapSettings:
         """
         return self._config.string(parameter).encode("utf-8", "surrogateescape")
 
-    def map(self, parameter: str, extensions: str = "") -> AddressMap | None:
+    def map(self, parameter: str, extensions: str = "", either: bool = False) -> AddressMap | None:
         """
         @param parameter: that names tables.
         @param extensions: the word in C{propagate_unmatched_extensions} that makes it keep extensions.
+        @param either: whether addresses are also asked for as they are without quotes.
         @return: L{None} when it names none.
         """
         tables = TableList(self._config.string(parameter), parameter, self._open_table)
@@ -93,7 +94,7 @@ class MapSettings:
         if self._local is None:
             self._local = LocalDomains(AddressClasses(self._config, self._own, self._open_table))
         local = self._local
-        lookup = AddressLookup(tables, self._delimiters, local, self._special)
+        lookup = AddressLookup(tables, self._delimiters, local, self._special, either)
         ours = None if local.immediate else local.find
         return AddressMap(parameter, lookup, self.rewriter, extensions in self._propagate, ours)
 
@@ -103,7 +104,9 @@ class MapSettings:
         """
         return Masquerade(
             [word.encode("utf-8", "surrogateescape") for word in self._config.words("masquerade_domains")],
-            [word.encode("utf-8", "surrogateescape") for word in self._config.words("masquerade_exceptions")],
+            StringMatchList(
+                self._config.words("masquerade_exceptions"), "masquerade_exceptions", self._open_table
+            ),
         )
 
     def aliases(self) -> VirtualAliases | None:

@@ -40,7 +40,10 @@ CompleteSender = Callable[[bytes], Awaitable[bytes]]
 """From an address in internal form to the complete and mapped one that a message with this sender has."""
 
 Expand = Callable[[bytes], Awaitable[Sequence[Addressee]]]
-"""From an address in internal form to the recipients that it means, whether or not they are there already."""
+"""
+From an address in internal form to the recipients that it means, whether or not they are there already; from
+a complete and mapped sender to those who get a copy because of it.
+"""
 
 CheckHeader = Callable[[bytes], "bytes | None"]
 """
@@ -59,19 +62,25 @@ class Changes:
     @ivar queue_id: its name.
     @ivar draft: what is changed.
     @ivar complete: for a sender that a filter gives.
+    @ivar copies: for that sender, then.
     @ivar expand: for a recipient that a filter adds.
     @ivar check: looks at headers that filters add or change.
-    @ivar size_limit: how long a body may become, bytes; 0: any length.
+    @ivar header_limit: how long the header section may become, bytes.
+    @ivar size_limit: how long a body, or a message with its recipients, may become, bytes; 0: any length.
     @ivar sender: the sender that a filter has given, in internal form; L{None}: none has.
+    @ivar eight_bit_headers: whether filters brought headers with bytes above 127.
     """
 
     queue_id: QueueID
     draft: Draft
     complete: CompleteSender
+    copies: Expand
     expand: Expand
     check: CheckHeader | None
+    header_limit: int
     size_limit: int
     sender: bytes | None = None
+    eight_bit_headers: bool = False
 
     async def apply(self, change: Change, leading_space: bool, filter_name: str) -> Verdict | None:
         """
@@ -83,20 +92,27 @@ class Changes:
         match change:
             case ReplaceBody(data):
                 if self.size_limit and self.draft.replacement_size + len(data) > self.size_limit:
-                    self._warn("{queue_id}: milter {milter}: message too large", filter_name)
-                    return Verdict(Decision.REJECT, True, b"5.3.4 message too large")
+                    return self._too_large(filter_name)
                 await room(self.draft.replace_body(data))
             case AddHeader() | InsertHeader() | ChangeHeader():
                 self._change_header(change, leading_space, filter_name)
+                if self.draft.headers.size > self.header_limit:
+                    return self._too_large(filter_name)
             case ChangeSender():
                 await self._change_sender(change, filter_name)
             case AddRecipient():
                 await self._add_recipient(change, filter_name)
+                if self.size_limit and self.draft.size > self.size_limit:
+                    return self._too_large(filter_name)
             case DeleteRecipient(text):
                 address = only_address(text)
                 if address:
                     self.draft.delete_recipient(address)
         return None
+
+    def _too_large(self, filter_name: str) -> Verdict:
+        self._warn("{queue_id}: milter {milter}: message too large", filter_name)
+        return Verdict(Decision.REJECT, True, b"5.3.4 message too large")
 
     def _change_header(
         self, change: AddHeader | InsertHeader | ChangeHeader, leading_space: bool, filter_name: str
@@ -121,7 +137,7 @@ class Changes:
                 return
             header = checked + b"\n"
         if not header.isascii():
-            self.draft.eight_bit = True
+            self.draft.eight_bit = self.eight_bit_headers = True
         if isinstance(change, InsertHeader):
             headers.insert(change.index, header)
         elif place is not None:
@@ -140,6 +156,8 @@ class Changes:
             )
         else:
             self.sender = await self.complete(address) if address else b""
+            for one in await self.copies(self.sender):
+                self.draft.add_recipient(*one)
 
     async def _add_recipient(self, change: AddRecipient, filter_name: str) -> None:
         self._no_arguments(change.arguments, filter_name)

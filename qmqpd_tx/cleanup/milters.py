@@ -21,6 +21,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from qmqpd_tx.address.smtputf8 import HEADERS
 from qmqpd_tx.address.syntax import quote_address
 from qmqpd_tx.cleanup.milter_changes import Changes, CheckHeader, CompleteSender, Expand, room
 from qmqpd_tx.cleanup.verdict import Verdict
@@ -36,7 +37,7 @@ from qmqpd_tx.interfaces import (
     SpoolError,
     TableError,
 )
-from qmqpd_tx.message import CONTENT_FILTER, ClientInfo, Envelope, Queue, QueueID
+from qmqpd_tx.message import CONTENT_FILTER, SMTPUTF8, ClientInfo, Envelope, Queue, QueueID
 from qmqpd_tx.milter import (
     Change,
     Connect,
@@ -133,6 +134,7 @@ class Milters:
         *,
         client: ClientInfo | None,
         complete: CompleteSender,
+        copies: Expand,
         expand: Expand,
         check: CheckHeader | None = None,
         verdict: Verdict | None = None,
@@ -142,13 +144,14 @@ class Milters:
         @param writer: the real writer of a message.
         @param client: who brought it; L{None} for mail made here.
         @param complete: for a sender that a filter gives.
+        @param copies: who gets a copy because of that sender.
         @param expand: for a recipient that a filter adds.
         @param check: looks at headers that filters add or change.
         @param verdict: what C{check} writes into: one for itself.
         @param key: tells recipients apart.
         @return: what to write to instead.
         """
-        return MilterStage(self, writer, client, complete, expand, check, verdict or Verdict(), key)
+        return MilterStage(self, writer, client, complete, copies, expand, check, verdict or Verdict(), key)
 
 
 class StageState(enum.Enum):
@@ -175,6 +178,7 @@ class MilterStage:
         writer: IMessageWriter,
         client: ClientInfo | None,
         complete: CompleteSender,
+        copies: Expand,
         expand: Expand,
         check: CheckHeader | None,
         verdict: Verdict,
@@ -191,8 +195,10 @@ class MilterStage:
             queue_id=writer.queue_id,
             draft=self._draft,
             complete=complete,
+            copies=copies,
             expand=expand,
             check=check,
+            header_limit=milters.header_limit,
             size_limit=milters.size_limit,
         )
         self._passed = False
@@ -406,6 +412,8 @@ class MilterStage:
             envelope = evolve(envelope, sender=self._changes.sender)
         if draft.eight_bit and not envelope.eight_bit:
             envelope = evolve(envelope, eight_bit=True)
+        if self._changes.eight_bit_headers and SMTPUTF8 in envelope.attributes:
+            envelope = evolve(envelope, attributes={**envelope.attributes, SMTPUTF8: HEADERS})
         async for piece in draft.rest():
             await room(writer.write(piece))
         writer.envelope(envelope, draft.section())

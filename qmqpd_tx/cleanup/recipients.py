@@ -4,10 +4,11 @@ The recipients of one message: mapped, with those added automatically, without d
 Takes the envelope as the client sends it, sender first; gives recipients to store. What Postfix does,
 watched:
 
-  - the original address of a recipient is what the client sent; that of an automatic copy is the address
-    after canonical mapping;
+  - the original address of a recipient is what the client sent; that of an automatic copy, or of a recipient
+    that a mail filter adds, is the address after canonical mapping;
   - the copy for the sender comes before all recipients, that for a recipient right after it, that of
-    C{always_bcc} and of BCC actions at the end. Copies are mapped like recipients, but give no copies;
+    C{always_bcc} and of BCC actions at the end. Copies are mapped like recipients, but give no copies; nor do
+    recipients that a filter adds, while a sender that a filter gives does;
   - duplicates are told by address and original address, in any case; without C{enable_original_recipient}, by
     the address alone. With it, a copy and an ordinary recipient are no duplicates of each other.
 
@@ -91,6 +92,13 @@ class Addressees:
                 maps.ordinary.add(address, expanded)
             return self._fresh(expanded, address, False)
         return [*self._fresh(expanded, address, False), *await self.copy(found.value)]
+
+    async def added(self, address: bytes) -> Sequence[Addressee]:
+        """
+        @param address: a recipient that a mail filter adds, in internal form.
+        @return: all who get the message because of it: as for a copy, but the sender hears of them.
+        """
+        return [one._replace(silent=False) for one in await self.copy(address)]
 
     async def copies(self, actions: Sequence[bytes] = ()) -> Sequence[Addressee]:
         """

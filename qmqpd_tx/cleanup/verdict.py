@@ -21,7 +21,7 @@ class Verdict:
     @ivar hold: whether it goes to the hold queue.
     @ivar passed: whether mail filters are not to see it (PASS).
     @ivar redirect: the address that gets it instead of all its recipients, as the operator wrote it; C{b""}:
-        none. The last one counts.
+        none. There is only one: nothing is looked up after it.
     @ivar content_filter: C{transport:nexthop} for all recipients; C{b""}: none. The last one counts.
     @ivar bcc: addresses that get it, too, as the operator wrote them, each once; the values mean nothing.
     @ivar flaw: what is wrong with its form (C{strict_8bitmime} and its like). Becomes the L{error} when the

@@ -98,7 +98,7 @@ def load_config(main_cf_path: str | os.PathLike[str]) -> Config:
 
 def config_files(main_cf_path: str | os.PathLike[str]) -> tuple[str, str]:
     """
-    @return: the files that L{load_config} reads: main.cf, and the master.cf beside it, which need not be there.
+    @return: the files that L{load_config} reads: main.cf, and the master.cf beside it, if there is one.
     """
     directory = os.path.dirname(os.path.abspath(main_cf_path))
     return os.fspath(main_cf_path), os.path.join(directory, "master.cf")

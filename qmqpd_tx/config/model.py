@@ -81,6 +81,19 @@ class Config(RawConfig):
         """See L{IConfig}."""
         return self._texts[name]
 
+    def setting(self, name: str) -> str:
+        """
+        @param name: any name in main.cf, also one that the operator made up, as those of C{pgsql:name} are.
+        @return: its value with all C{$name} references expanded.
+        @raise ConfigError: it is not set.
+        """
+        if name in self._texts:
+            return self._texts[name]
+        raw = self.lookup(name)
+        if raw is None:
+            raise ConfigError(f"{name}: is not set in {self.file}; set it")
+        return expand(raw, self.lookup)
+
     def integer(self, name: str) -> int:
         """See L{IConfig}."""
         try:

@@ -140,9 +140,10 @@ class TransportParameter:
 
 
 def _alternatives(choices: tuple[str, ...]) -> str:
-    if len(choices) < 2:
-        return "".join(choices)
-    return f"{', '.join(choices[:-1])} or {choices[-1]}"
+    names = [choice or "empty" for choice in choices]
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 def by_name(*groups: tuple[Parameter, ...]) -> Mapping[str, Parameter]:

@@ -251,7 +251,10 @@ class Draft:
         @param original: as the filter gave it.
         @param silent: whether the sender is not to hear of it.
         """
-        self._added.setdefault(self._key(address, original, silent), (address, original, silent))
+        key = self._key(address, original, silent)
+        if key not in self._added:
+            self._added[key] = address, original, silent
+            self.size += encoded_size(len(address)) + encoded_size(len(original)) + 4
 
     def delete_recipient(self, address: bytes) -> None:
         """
@@ -294,10 +297,11 @@ class Draft:
                 heard = address
             elif kind == _UNHEARD:
                 heard = b""
-            elif original in deleted or (heard or address) in deleted:
-                continue
             else:
                 silent = kind == _SILENT
+                # The copy that somebody gets because of a recipient stays, unless it is named itself.
+                if original in deleted or (not silent and (heard or address) in deleted):
+                    continue
                 if added:
                     added.pop(self._key(address, original, silent), None)
                 yield address, original, silent

@@ -19,11 +19,10 @@ class HeaderList:
     """
     The headers.
 
-    @ivar hidden: how many of the first headers filters do not see; headers inserted before or among them are
-        not hidden.
+    @ivar size: how long all of them are, in bytes.
     """
 
-    __slots__ = ("_headers", "_own")
+    __slots__ = ("_headers", "size")
 
     def __init__(self, hidden: bytes, shown: bytes) -> None:
         """
@@ -36,6 +35,7 @@ class HeaderList:
             *((True, header) for header in own),
             *((False, header) for header in others),
         ]
+        self.size = sum(len(header) for _, header in self._headers)
 
     def shown(self) -> list[tuple[bytes, bytes]]:
         """
@@ -54,12 +54,14 @@ class HeaderList:
         @param header: as L{make_header} gives it; goes to the end.
         """
         self._headers.append((False, header))
+        self.size += len(header)
 
     def insert(self, index: int, header: bytes) -> None:
         """
         @param index: behind how many headers it goes, our own ones included.
         """
         self._headers.insert(index, (False, header))
+        self.size += len(header)
 
     def find(self, name: bytes, index: int) -> int | None:
         """
@@ -80,6 +82,7 @@ class HeaderList:
         """
         @param header: what comes there; L{None}: nothing.
         """
+        self.size += len(header or b"") - len(self._headers[place][1])
         if header is None:
             del self._headers[place]
         else:

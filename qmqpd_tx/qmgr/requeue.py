@@ -3,9 +3,9 @@ Hands a message over again, as if it had just come: C{postsuper -r}.
 
 Takes an open message; gives what is left of it to cleanup, under a new queue id and with a new time of
 arrival: the recipients that are not done, by the addresses that the client sent, so that they are rewritten
-by today's rules; sender and VERP delimiters as they are. The caller removes the old message when the new
-one is safe. A crash in between leaves both: recipients may get it twice, and nobody goes without. Answers
-to postsuper(1) and pickup(8).
+by today's rules; automatic copies as such, and no new ones but for BCC actions; sender and VERP delimiters as
+they are. The caller removes the old message when the new one is safe. A crash in between leaves both:
+recipients may get it twice, and nobody goes without. Answers to postsuper(1) and pickup(8).
 
 A failure is an L{IntakeError<qmqpd_tx.interfaces.IntakeError>} or a
 L{SpoolError<qmqpd_tx.interfaces.SpoolError>}, and then nothing new is in the queue.
@@ -19,7 +19,7 @@ from typing import Final
 from twisted.internet.defer import Deferred
 
 from qmqpd_tx.interfaces import ICleanup, IIncomingMessage, IStoredMessage, SpoolError, Treatment
-from qmqpd_tx.message import QueueID, RecipientSlice
+from qmqpd_tx.message import SMTPUTF8, QueueID, RecipientSlice
 from qmqpd_tx.qmgr.job import ActiveQueue
 
 _READ_SIZE: Final = 65536
@@ -52,7 +52,11 @@ class Requeuer:
         if self._cleanup is None:
             raise SpoolError(f"{queue_id}: requeue: there is no cleanup service")
         # Mail filters saw it as it came; what they would be told of the client now would not be true.
-        treatment = Treatment(milters=False, content_filter=self._content_filter())
+        treatment = Treatment(
+            milters=False,
+            content_filter=self._content_filter(),
+            about=message.envelope.attributes.get(SMTPUTF8),
+        )
         incoming: IIncomingMessage = self._cleanup.begin(None, treatment=treatment)
         try:
             offset = 0
@@ -70,7 +74,8 @@ class Requeuer:
                 for recipient in found.recipients:
                     if recipient.position not in done:
                         anybody = True
-                        await _ready(incoming.recipient(recipient.original or recipient.address))
+                        address = recipient.original or recipient.address
+                        await _ready(incoming.recipient(address, recipient.silent))
                 position = found.next_position
                 if position is None:
                     break

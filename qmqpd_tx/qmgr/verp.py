@@ -3,7 +3,7 @@ VERP: one sender address for each recipient, so that a bounce names whom it is a
 
 Takes addresses, gives an address. Pure. Answers to Postfix's VERP_README, seen on the wire: sender
 C{list@relay.test} with delimiters C{-=} and recipient C{u@dst.test} give C{list-u=dst.test@relay.test}. The
-recipient is the one that the client named, also when an alias took the mail elsewhere: the list knows that one.
+recipient is the one that the client named, also when an alias took the mail elsewhere: the list knows him.
 """
 
 from __future__ import annotations

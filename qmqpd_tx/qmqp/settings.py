@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from qmqpd_tx.interfaces import IConfig, Treatment
+from qmqpd_tx.interfaces import ConfigError, IConfig, Treatment
 from qmqpd_tx.qmqp.limits import LimitSettings
+from qmqpd_tx.qmqp.verp import verp_fault
 
 
 @frozen(slots=True)
@@ -70,7 +71,15 @@ def read_settings(config: IConfig, drain_limit: int) -> Settings:
     @param config: the configuration.
     @param drain_limit: as in L{Settings}.
     @return: the settings in C{config}.
+    @raise ConfigError: C{default_verp_delimiters} cannot be used.
     """
+    verp_filter = config.string("verp_delimiter_filter").encode("utf-8", "surrogateescape")
+    delimiters = config.string("default_verp_delimiters").encode("utf-8", "surrogateescape")
+    if verp_fault(delimiters, verp_filter) is not None:
+        raise ConfigError(
+            f"default_verp_delimiters = {config.string('default_verp_delimiters')}: need two characters from "
+            f'verp_delimiter_filter, "{config.string("verp_delimiter_filter")}"'
+        )
     answer = config.seconds("qmqpd_answer_time_limit")
     return Settings(
         timeout=config.seconds("qmqpd_timeout"),
@@ -87,7 +96,7 @@ def read_settings(config: IConfig, drain_limit: int) -> Settings:
         port_logging=config.boolean("qmqpd_client_port_logging"),
         content_limit=config.integer("message_size_limit") or None,
         address_limit=config.integer("line_length_limit"),
-        verp_filter=config.string("verp_delimiter_filter").encode("utf-8", "surrogateescape"),
+        verp_filter=verp_filter,
         debug_level=config.integer("debug_peer_level"),
         treatment=_treatment(config),
         remote_domain=config.string("remote_header_rewrite_domain").strip(),

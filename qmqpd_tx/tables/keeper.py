@@ -5,8 +5,9 @@ Takes C{type:name}; gives an open table, the same one to everybody who asks for 
 a I{generation}: when the next one begins (L{Tables.renew}), tables whose files and parameters have not
 changed since are given out again, so that a reload does not read a million lines for a changed word; others
 are opened anew. A table that is made of others is opened anew when one of them is.
-L{Tables.keep} closes what the new generation has not asked for; L{Tables.undo} goes back to the tables of the
-one before, as they are in memory, whatever has become of their files. L{Tables.changed} names the files that
+L{Tables.keep} closes what the new generation has not asked for, but not before C{table_close_delay}, because
+messages that began before are still treated by the old one; L{Tables.undo} goes back to the tables of the one
+before, and to the lists that were read for it, as they are in memory, whatever has become of their files. L{Tables.changed} names the files that
 a reload would read again: those of tables, and those that lists have read by way of L{Tables.read}.
 
 A file is looked at before it is read. When it is another one afterwards, it is read again, a few times;
@@ -25,12 +26,13 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from attrs import frozen
+from attrs import define, frozen
 from twisted.internet.defer import Deferred, maybeDeferred
 
 from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import ConfigError
 from qmqpd_tx.tables.interface import ILookupTable, ILookupTableType, TableContext
+from qmqpd_tx.tables.limits import seconds
 from qmqpd_tx.tables.registry import open_with
 from qmqpd_tx.tables.words import read_file
 
@@ -44,6 +46,9 @@ L{TableContext.substitutes}."""
 
 READS = 3
 """How often a file that changes while it is read is read, before what was read last is taken."""
+
+RETIRED = 100
+"""How many tables that are not asked for any more may wait for their end: of more, the oldest are closed."""
 
 Name = tuple[str, bool]
 """What a table is shared by: C{type:name}, and L{TableContext.substitutes}."""
@@ -91,9 +96,26 @@ class _Kept:
     settings: Mapping[str, str]
 
 
+_Read = tuple[Signature, bytes]
+"""What a file looked like before it was read, and what it said."""
+
+
+@define(slots=True, eq=False)
+class _Retired:
+    """
+    A table that the generations since have not asked for.
+
+    @ivar end: closes it.
+    """
+
+    name: Name
+    kept: _Kept
+    end: Any = None
+
+
 class Tables:
     """
-    @param reactor: for tables that ask a server; L{None}: such cannot be opened.
+    @param reactor: for time, and for tables that ask a server: those cannot be opened without it.
     @param in_thread: runs what blocks, as in L{TableContext}.
     @param setting: gives the text of a parameter; see L{Tables.renew}.
     @param extra: kinds beside the built-in ones; the installed plugins when L{None}.
@@ -111,8 +133,10 @@ class Tables:
         self._setting = setting
         self._extra = None if extra is None else list(extra)
         self._open: dict[Name, _Kept] = {}
-        self._read: dict[str, Signature] = {}
-        self._before: tuple[dict[Name, _Kept], dict[str, Signature], Callable[[str], str]] | None = None
+        self._read: dict[str, _Read] = {}
+        self._before: tuple[dict[Name, _Kept], dict[str, _Read], Callable[[str], str]] | None = None
+        # Those of earlier generations, oldest first.
+        self._retired: list[_Retired] = []
 
     def open(self, text: str, parameter: str) -> ILookupTable:
         """
@@ -127,26 +151,30 @@ class Tables:
 
     def read(self, path: str, parameter: str) -> bytes:
         """
-        Read a file that is no table, as L{read_file<qmqpd_tx.tables.words.read_file>} does, so that
-        L{changed} knows of it.
+        Read a file that is no table, as L{read_file<qmqpd_tx.tables.words.read_file>} does, once in a
+        generation, and so that L{changed} knows of it.
 
         @raise ConfigError: it cannot be read.
         """
+        known = self._read.get(path)
+        if known is not None:
+            return known[1]
         for _ in range(READS):
             signature = _signature(path)
             data = read_file(path, parameter)
             if _signature(path) == signature:
                 break
-        self._read.setdefault(path, signature)
+        self._read[path] = signature, data
         return data
 
     def _unchanged(self, name: Name, parameter: str) -> _Kept | None:
         """
-        @return: what the generation before had, if it would be the same now.
+        @return: what the generation before had, or an earlier one that is not closed yet, if it would be the
+            same now.
         """
-        if self._before is None:
-            return None
-        kept = self._before[0].get(name)
+        kept = None if self._before is None else self._before[0].get(name)
+        if kept is None:
+            kept = next((one.kept for one in reversed(self._retired) if one.name == name), None)
         if kept is None or any(_differ(kept.files)):
             return None
         if any(self._setting(asked) != text for asked, text in kept.settings.items()):
@@ -202,7 +230,8 @@ class Tables:
         """
         @return: the files of open tables, and of lists, that are not what they were when they were read.
         """
-        files = [*self._read.items(), *(one for kept in self._open.values() for one in kept.files)]
+        lists = [(path, signature) for path, (signature, _) in self._read.items()]
+        files = [*lists, *(one for kept in self._open.values() for one in kept.files)]
         return sorted(set(_differ(files)))
 
     def renew(self, setting: Callable[[str], str] | None = None) -> None:
@@ -219,11 +248,34 @@ class Tables:
 
     def keep(self) -> None:
         """
-        Stay with the new generation: close what only the one before had.
+        Stay with the new generation: close what only the one before had, when nobody can need it any more.
         """
         if self._before is not None:
             (before, _, _), self._before = self._before, None
-            self._close(before, self._open)
+            spared = {id(kept.table) for kept in self._open.values()}
+            for one in [one for one in self._retired if id(one.kept.table) in spared]:
+                # It is in use again.
+                self._retired.remove(one)
+                one.end.cancel()
+            for name, kept in before.items():
+                if id(kept.table) not in spared:
+                    self._retire(name, kept)
+
+    def _retire(self, name: Name, kept: _Kept) -> None:
+        if self._reactor is None:
+            _shut(kept.table)
+            return
+        one = _Retired(name, kept)
+        one.end = self._reactor.callLater(seconds(self._setting, "table_close_delay"), self._end, one)
+        self._retired.append(one)
+        if len(self._retired) > RETIRED:
+            self._end(self._retired[0])
+
+    def _end(self, one: _Retired) -> None:
+        if one.end.active():
+            one.end.cancel()
+        self._retired.remove(one)
+        _shut(one.kept.table)
 
     def undo(self) -> None:
         """
@@ -240,12 +292,13 @@ class Tables:
         Close all.
         """
         self.keep()
+        for one in list(self._retired):
+            self._end(one)
         self._close(self._open, {})
         self._open, self._read = {}, {}
 
-    @staticmethod
-    def _close(these: dict[Name, _Kept], but: dict[Name, _Kept]) -> None:
-        spared = {id(kept.table) for kept in but.values()}
+    def _close(self, these: dict[Name, _Kept], but: dict[Name, _Kept]) -> None:
+        spared = {id(kept.table) for kept in [*but.values(), *(one.kept for one in self._retired)]}
         for kept in these.values():
             if id(kept.table) not in spared:
                 _shut(kept.table)

@@ -19,6 +19,7 @@ DEFAULTS: Mapping[str, str] = {
     "berkeley_db_read_buffer_size": "131072",
     "lmdb_map_size": "16777216",
     "socketmap_reply_size_limit": "100000",
+    "table_close_delay": "300s",
     "table_connection_limit": "5",
     "table_idle_time": "60s",
     "table_lock_timeout": "5s",

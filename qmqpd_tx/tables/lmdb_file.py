@@ -57,6 +57,87 @@ def _lock(descriptor: int, kind: int, timeout: float, path: str) -> None:
     take_lock(lambda: fcntl.lockf(descriptor, kind | fcntl.LOCK_NB), timeout, path)
 
 
+class LmdbFile:
+    """
+    An open file, which all tables that are made of it share.
+
+    @ivar users: how many there are; the last one closes it.
+    @param path: the C{.lmdb} file.
+    @param library: the binding.
+    """
+
+    def __init__(self, path: str, library: ModuleType) -> None:
+        self.users = 0
+        self._path = path
+        self._library = library
+        self._environment: Any = None
+        self._descriptor = -1
+        self._open()
+
+    def _open(self) -> None:
+        # For locks: they end when any descriptor of the file is closed, so that this one stays.
+        self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._environment = self._library.open(
+                self._path, subdir=False, readonly=True, lock=False, create=False, max_spare_txns=1
+            )
+        except BaseException:
+            self.shut()
+            raise
+        status = os.fstat(self._descriptor)
+        self._file = status.st_dev, status.st_ino
+
+    @contextlib.contextmanager
+    def reading(self, timeout: float) -> Iterator[Any]:
+        """
+        @param timeout: seconds to wait for a writer.
+        @return: a transaction, under a lock.
+        """
+        status = os.stat(self._path)
+        if self._environment is None or (status.st_dev, status.st_ino) != self._file:
+            self.shut()
+            self._open()
+        descriptor = self._descriptor
+        _lock(descriptor, fcntl.LOCK_SH, timeout, self._path)
+        try:
+            with self._begin() as transaction:
+                yield transaction
+        finally:
+            fcntl.lockf(descriptor, fcntl.LOCK_UN)
+
+    def _begin(self) -> Any:
+        try:
+            return self._environment.begin()
+        except self._library.MapResizedError:
+            self._environment.set_mapsize(0)
+            return self._environment.begin()
+
+    def max_key_size(self) -> int:
+        """
+        @return: the length of the longest key, in bytes.
+        """
+        size: int = self._environment.max_key_size()
+        return size
+
+    def shut(self) -> None:
+        """
+        Close it.
+        """
+        if self._environment is not None:
+            self._environment.close()
+            self._environment = None
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+_FILES: dict[str, LmdbFile] = {}
+"""
+The open files, by their real paths. It is the process that can have a file of LMDB open only once; so it is
+the process that knows which are open.
+"""
+
+
 @implementer(ISequenceTable)
 class LmdbTable(IndexedTable):
     """
@@ -71,63 +152,35 @@ class LmdbTable(IndexedTable):
     stable = False
 
     def __init__(self, name: str, path: str, library: ModuleType, timeout: float) -> None:
-        # No sources: nothing has to be opened again, and nothing can be opened twice.
+        # No sources: nothing has to be opened again.
         super().__init__(name, ())
         self._path = path
         self._library = library
         self._timeout = timeout
-        self._environment: Any = None
-        self._descriptor = -1
         self._closed = False
-        self._open()
-
-    def _open(self) -> None:
-        # For locks: they end when any descriptor of the file is closed, so that this one stays.
-        self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            self._environment = self._library.open(
-                self._path, subdir=False, readonly=True, lock=False, create=False, max_spare_txns=1
-            )
-        except BaseException:
-            self._shut()
-            raise
-        status = os.fstat(self._descriptor)
-        self._file = status.st_dev, status.st_ino
+        self._place = os.path.realpath(path)
+        file = _FILES.get(self._place)
+        if file is None:
+            file = _FILES[self._place] = LmdbFile(path, library)
+        file.users += 1
+        self._file = file
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[Any]:
         """
-        @return: a transaction, under a lock.
+        @return: a transaction.
         """
         if self._closed:
             raise TableError(f"{self.name}: is closed")
         try:
-            status = os.stat(self._path)
-            if self._environment is None or (status.st_dev, status.st_ino) != self._file:
-                self._shut()
-                self._open()
-            descriptor = self._descriptor
-            _lock(descriptor, fcntl.LOCK_SH, self._timeout, self._path)
-            try:
-                with self._begin() as transaction:
-                    yield transaction
-            finally:
-                fcntl.lockf(descriptor, fcntl.LOCK_UN)
+            with self._file.reading(self._timeout) as transaction:
+                yield transaction
         except (self._library.Error, OSError) as error:
             raise TableError(f"{self.name}: read {self._path}: {error}") from None
 
-    def _begin(self) -> Any:
-        try:
-            return self._environment.begin()
-        except self._library.MapResizedError:
-            self._environment.set_mapsize(0)
-            return self._environment.begin()
-
     def get(self, key: bytes) -> bytes | None:
         with self._reading() as transaction:
-            value: bytes | None = (
-                transaction.get(key) if len(key) <= self._environment.max_key_size() else None
-            )
+            value: bytes | None = transaction.get(key) if len(key) <= self._file.max_key_size() else None
         return value
 
     def entries(self) -> Iterator[tuple[bytes, bytes]]:
@@ -138,17 +191,14 @@ class LmdbTable(IndexedTable):
         with self._reading() as transaction:
             yield from transaction.cursor()
 
-    def _shut(self) -> None:
-        if self._environment is not None:
-            self._environment.close()
-            self._environment = None
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
     def close(self) -> None:
+        if self._closed:
+            return
         self._closed = True
-        self._shut()
+        self._file.users -= 1
+        if not self._file.users:
+            del _FILES[self._place]
+            self._file.shut()
 
 
 @implementer(ILookupTableType, ITableBuilder)

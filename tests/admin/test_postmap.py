@@ -16,6 +16,9 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from qmqpd_tx.admin.main import run
+from tests.libraries import missing
+
+skip = missing("berkeleydb")
 
 
 class PostmapTests(SynchronousTestCase):

@@ -9,6 +9,7 @@ from typing import Any
 from attrs import evolve
 from twisted.logger import capturedLogs, formatEvent
 
+from qmqpd_tx.address.smtputf8 import ADDRESSES, HEADERS
 from qmqpd_tx.message import SMTPUTF8
 from tests.bounce.support import CONTENT, BounceTestCase, failure
 from tests.cleanup.cases import COMPLETE
@@ -188,6 +189,27 @@ class Report(BounceTestCase):
                 self.assertIn(line, lines)
             self.assertTrue(any(line.startswith("<ü@exämple.test>: ") for line in lines))
             self.assertNotIn("Content-Transfer-Encoding: 7bit", lines)
+
+    def test_internationalized_where_needed(self) -> None:
+        """
+        A notice is marked, and has the parts for that, when what it is about was marked and needs SMTPUTF8:
+        a header, the sender, or one of these recipients; it is not for being looked at alone.
+        """
+        self.configure("smtputf8_enable = yes\n")
+        for mark, sender, recipient, expected in (
+            (ADDRESSES, b"s@x.test", b"bad@y.test", None),
+            (ADDRESSES, "ö@x.test".encode(), b"bad@y.test", HEADERS),
+            (ADDRESSES, b"s@x.test", "ü@y.test".encode(), ADDRESSES),
+            (HEADERS, b"s@x.test", b"bad@y.test", ADDRESSES),
+            (None, "ö@x.test".encode(), b"bad@y.test", None),
+        ):
+            message, (failed,) = self.message(sender=sender, recipients=[recipient])
+            stored: Any = message
+            attributes = {} if mark is None else {SMTPUTF8: mark}
+            stored.envelope = evolve(message.envelope, attributes=attributes)
+            (notice,) = self.notices(message, [failure(failed)])
+            self.assertEqual(notice.envelope.attributes.get(SMTPUTF8), expected, (mark, sender, recipient))
+            self.assertEqual(b"message/global" in notice.content, expected is not None)
 
     def test_eight_bit_reason(self) -> None:
         """

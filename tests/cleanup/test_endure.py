@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -15,9 +16,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from qmqpd_tx.cleanup import Cleanup
 from qmqpd_tx.cleanup.incoming import IncomingMessage
-from qmqpd_tx.interfaces import IntakeError, TableError
+from qmqpd_tx.interfaces import InsufficientSpace, IntakeError, TableError
 from qmqpd_tx.message import Queue, QueueID
-from qmqpd_tx.spool.memory import MemoryMailQueue
+from qmqpd_tx.spool.memory import MemoryMailQueue, MemoryMessageWriter
 from tests.cleanup.maps import BASE
 from tests.cleanup.support import CLIENT, Arrivals, config
 from tests.cleanup.test_wait import SlowTable
@@ -179,6 +180,128 @@ class Interruptions(SynchronousTestCase):
         def abort(trial: Trial, waiter: Deferred[bytes | None]) -> None:
             trial.incoming.abort()
             waiter.errback(TableError("slow:table: away"))
+
+        self.each(abort)
+
+
+class SlowWriter:
+    """
+    A message on a disk that has to be waited for at every step, and then fails to take it, or does.
+    """
+
+    def __init__(self, writer: MemoryMessageWriter, waiting: list[Deferred[None]]) -> None:
+        self._writer = writer
+        self._waiting = waiting
+        self.queue_id = writer.queue_id
+        self.envelope = writer.envelope
+        self.commit = writer.commit
+        self.abort = writer.abort
+
+    @property
+    def size(self) -> int:
+        """See L{IMessageWriter}."""
+        return self._writer.size
+
+    def _later(self) -> Deferred[None]:
+        waiter: Deferred[None] = Deferred()
+        self._waiting.append(waiter)
+        return waiter
+
+    def write(self, data: bytes) -> Deferred[None]:
+        """See L{IMessageWriter.write}."""
+        self._writer.write(data)
+        return self._later()
+
+    def recipient(self, address: bytes, original: bytes, silent: bool = False) -> Deferred[None]:
+        """See L{IMessageWriter.recipient}."""
+        self._writer.recipient(address, original, silent)
+        return self._later()
+
+
+class SlowQueue(MemoryMailQueue):
+    """
+    A queue of L{SlowWriter}s.
+
+    @ivar waiting: what is waited for.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: list[Deferred[None]] = []
+
+    def create(self, arrival_time: float) -> Any:
+        """See L{IMailQueue.create}."""
+        return SlowWriter(super().create(arrival_time), self.waiting)
+
+
+class SlowDisk(SynchronousTestCase):
+    """The disk is waited for at each step, in turn: it fails, or the message is given up meanwhile."""
+
+    def each(self, instead: Callable[[IncomingMessage, Deferred[None]], None]) -> list[IntakeError]:
+        """
+        @return: the answers, of the steps in order.
+        """
+        errors: list[IntakeError] = []
+        while True:
+            queue = SlowQueue()
+            queue.start()
+            cleanup = Cleanup(
+                config=config("always_bcc = log@x.test\n"),
+                clock=Clock(),
+                queue=queue,
+            )
+            incoming = cleanup.begin(CLIENT)
+            for piece in (b"X: " + b"y" * 200_000 + b"\n", b"Z: " + b"y" * 200_000 + b"\n\nbody\n", b"more"):
+                incoming.content(piece)
+            incoming.sender(b"s@x.test")
+            for number in range(3):
+                incoming.recipient(b"r%d@x.test" % number)
+            answers: list[Any] = []
+            incoming.finish().addBoth(answers.append)
+            steps = 0
+            while queue.waiting:
+                waiter = queue.waiting.pop(0)
+                if steps == len(errors):
+                    instead(incoming, waiter)
+                else:
+                    waiter.callback(None)
+                steps += 1
+            found: list[object] = []
+            queue.scan(Queue.INCOMING).next(100).addCallback(found.extend)
+            (answer,) = answers
+            if steps <= len(errors):
+                self.assertEqual((answer, len(found)), (incoming.queue_id, 1))
+                return errors
+            assert isinstance(answer, Failure), f"accepted in spite of what happened at {len(errors)}"
+            assert isinstance(answer.value, IntakeError)
+            self.assertEqual(found, [])
+            errors.append(answer.value)
+            del incoming, cleanup, answer, answers
+            gc.collect()
+
+    def test_full(self) -> None:
+        """
+        There is no room: the client is told so, wherever that was.
+        """
+        errors = self.each(lambda _, waiter: waiter.errback(InsufficientSpace("full")))
+        self.assertGreater(len(errors), 5)
+        self.assertEqual({error.text for error in errors}, {"Error: insufficient system storage"})
+
+    def test_bug(self) -> None:
+        """
+        Something goes wrong that nobody has foreseen.
+        """
+        errors = self.each(lambda _, waiter: waiter.errback(ZeroDivisionError()))
+        self.assertEqual({error.permanent for error in errors}, {False})
+
+    def test_abort(self) -> None:
+        """
+        The client goes away.
+        """
+
+        def abort(incoming: IncomingMessage, waiter: Deferred[None]) -> None:
+            incoming.abort()
+            waiter.callback(None)
 
         self.each(abort)
 

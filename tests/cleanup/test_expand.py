@@ -217,6 +217,18 @@ class CopyTests(SynchronousTestCase):
             [Addressee(b"b@y.test", b"a@x.test"), Addressee(b"d@y.test", b"c@x.test", True)],
         )
 
+    def test_quoted(self) -> None:
+        """
+        Addresses are looked up as they are written, with quotes, and then without.
+        """
+        plain = inline({"p q@x.test": "plain@x.test", "r s@x.test": "plain@x.test"})
+        quoted = inline({'"r s"@x.test': "quoted@x.test"})
+        made = maps(recipient_bcc_maps=f"{quoted} {plain}", sender_bcc_maps=f"{quoted} {plain}")
+        for address, copy in ((b"p q@x.test", b"plain@x.test"), (b"r s@x.test", b"quoted@x.test")):
+            expected = Addressee(copy, copy, True)
+            self.assertEqual(run(Addressees(made, ID).of_recipient(address))[1:], [expected])
+            self.assertEqual(run(Addressees(made, ID).of_sender(address)), [expected])
+
     def test_always(self) -> None:
         """
         Everything is copied to one address, which is mapped; then come the addresses of BCC actions.

@@ -10,9 +10,10 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from qmqpd_tx.address.smtputf8 import ADDRESSES, HEADERS
 from qmqpd_tx.cleanup import Cleanup
 from qmqpd_tx.interfaces import IntakeError, IStoredMessage
-from qmqpd_tx.message import Recipient
+from qmqpd_tx.message import SMTPUTF8, Recipient
 from qmqpd_tx.spool.memory import MemoryMailQueue
 from tests.cleanup.maps import BASE, inline
 from tests.cleanup.support import CLIENT, NOW, config, run
@@ -20,8 +21,13 @@ from tests.interop.scripted_milter import (
     Act,
     Script,
     Session,
+    add_header,
     add_recipient,
+    change_header,
+    change_sender,
     delete_recipient,
+    insert_header,
+    replace_body,
 )
 from tests.milter.memory import ScriptedTransport
 
@@ -150,13 +156,63 @@ class FilteredRecipients(SynchronousTestCase):
 
     def test_copies(self) -> None:
         """
-        The copy that somebody gets because of an added recipient is as silent as any other.
+        Nobody gets a copy because of an added recipient; the copy because of one that is taken away stays,
+        unless it is taken away itself.
         """
-        copies = f"recipient_bcc_maps = {inline({'c@x.test': 'log@x.test'})}\n"
+        copies = {"c@x.test": "log@x.test", "b@x.test": "blog@x.test"}
+        text = f"recipient_bcc_maps = {inline(copies)}\n"
+        a, b, log = (b"a@x.test", False), (b"b@x.test", False), (b"blog@x.test", True)
         self.assertEqual(
-            self.changed(add_recipient(b"<c@x.test>"), text=copies),
-            [(b"a@x.test", False), (b"b@x.test", False), (b"c@x.test", False), (b"log@x.test", True)],
+            self.changed(add_recipient(b"<c@x.test>"), text=text), [a, b, log, (b"c@x.test", False)]
         )
+        self.assertEqual(self.changed(delete_recipient(b"<b@x.test>"), text=text), [a, log])
+        self.assertEqual(self.changed(delete_recipient(b"<blog@x.test>"), text=text), [a, b])
+
+    def test_copies_of_sender(self) -> None:
+        """
+        A sender that a filter gives has its copies, beside those of the sender before.
+        """
+        copies = {"s@x.test": "old@x.test", "n@x.test": "new@x.test", "m@x.test": "new@x.test"}
+        text = f"sender_bcc_maps = {inline(copies)}\n"
+        old, new = (b"old@x.test", True), (b"new@x.test", True)
+        a, b = (b"a@x.test", False), (b"b@x.test", False)
+        one, two = change_sender(b"<n@x.test>"), change_sender(b"<m@x.test>")
+        null, same = change_sender(b"<>"), change_sender(b"<s@x.test>")
+        self.assertEqual(self.changed(text=text), [old, a, b])
+        self.assertEqual(self.changed(one, text=text), [old, a, b, new])
+        self.assertEqual(self.changed(one, null, two, same, text=text), [old, a, b, new])
+
+    def test_original(self) -> None:
+        """
+        The original address of one that is added is the one after canonical mapping.
+        """
+        maps = inline({"c@x.test": "d@x.test"})
+        aliases = inline({"d@x.test": "e@x.test"})
+        filtering = Filtering(
+            [Script(replies={"eom": [add_recipient(b"<c@x.test>"), b"c"]})],
+            f"canonical_maps = {maps}\nvirtual_alias_maps = {aliases}\n",
+        )
+        filtering.recipients(b"a@x.test")
+        found = run(filtering.stored[-1].recipients(None, 100)).recipients
+        self.assertEqual((found[-1].address, found[-1].original), (b"e@x.test", b"d@x.test"))
+
+    def test_headers_beyond_ascii(self) -> None:
+        """
+        A header that a filter brings counts for SMTPUTF8 where mail is looked at for that.
+        """
+        classes = "smtputf8_enable = yes\nsmtputf8_autodetect_classes = "
+        value = "\u00e9".encode()
+        for text, step, mark in (
+            (classes + "qmqpd\n", add_header(b"X", value), HEADERS),
+            (classes + "qmqpd\n", insert_header(0, b"X", value), HEADERS),
+            (classes + "qmqpd\n", change_header(1, b"From", value), HEADERS),
+            (classes + "qmqpd\n", replace_body(value), ADDRESSES),
+            (classes + "qmqpd\n", add_header(b"X", b"x"), ADDRESSES),
+            (classes + "sendmail\n", add_header(b"X", value), None),
+        ):
+            filtering = Filtering([Script(replies={"eom": [step, b"c"]})], text)
+            filtering.recipients(b"a@x.test")
+            self.assertEqual(filtering.stored[-1].envelope.attributes.get(SMTPUTF8), mark, (text, step))
 
 
 class Ends(SynchronousTestCase):

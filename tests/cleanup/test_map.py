@@ -4,12 +4,16 @@ Canonical mapping and masquerading, by class of address. Expectations were watch
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from qmqpd_tx.cleanup.masquerade import Masquerade
+from qmqpd_tx.eager import now_or_later
 from qmqpd_tx.interfaces import ConfigError, TableError
+from qmqpd_tx.tables import StringMatchList
 from tests.cleanup.maps import header, inline, maps, recipients, sender, warnings
 
 NAMES = st.sampled_from([f"n{number}@x.test" for number in range(6)])
@@ -226,7 +230,7 @@ class MasqueradeTests(SynchronousTestCase):
         """
         The first domain that fits counts; C{!} keeps; the result is in lower case.
         """
-        hide = Masquerade([b"!no.ex.test", b"foo.ex.test", b"ex.test"])
+        hide = Masquerade([b"!no.ex.test", b"foo.ex.test", b"ex.test"], StringMatchList([], "x"))
         for address, expected in {
             b"u@A.B.EX.test": b"u@ex.test",
             b"u@a.foo.ex.test": b"u@foo.ex.test",
@@ -237,15 +241,33 @@ class MasqueradeTests(SynchronousTestCase):
             b"u@xex.test": b"u@xex.test",
             b"u": b"u",
         }.items():
-            self.assertEqual(hide.apply(address), expected)
+            self.assertEqual(now_or_later(hide.apply(address)), expected)
 
     def test_exceptions(self) -> None:
         """
-        Some users are shown as they are, in any case; an extension makes another user.
+        Some users are shown as they are, in any case; an extension makes another user. It is a list like
+        others: with files, tables and exceptions of its own.
         """
-        hide = Masquerade([b"ex.test"], [b"Root"])
-        self.assertEqual(hide.apply(b"ROOT@a.ex.test"), b"ROOT@a.ex.test")
-        self.assertEqual(hide.apply(b"root+x@a.ex.test"), b"root+x@ex.test")
+        path = Path(self.mktemp()).absolute()
+        path.write_text("daemon\n")
+        exceptions = f"Root, !bob, inline:{{bob=x,ann=x}}, {path}"
+        made = maps(masquerade_domains="ex.test", masquerade_exceptions=exceptions)
+        for address, expected in {
+            b"ROOT@a.ex.test": b"ROOT@a.ex.test",
+            b"root+x@a.ex.test": b"root+x@ex.test",
+            b"ann@a.ex.test": b"ann@a.ex.test",
+            b"bob@a.ex.test": b"bob@ex.test",
+            b"daemon@a.ex.test": b"daemon@a.ex.test",
+            b"joe@a.ex.test": b"joe@ex.test",
+        }.items():
+            self.assertEqual(sender(made, address), expected)
+
+    def test_exceptions_that_cannot_be_asked(self) -> None:
+        """
+        A table of exceptions that fails is a failure, and not an answer.
+        """
+        made = maps(masquerade_domains="ex.test", masquerade_exceptions="fail:x")
+        self.assertRaises(TableError, sender, made, b"joe@a.ex.test")
 
     def test_classes(self) -> None:
         """

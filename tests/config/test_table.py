@@ -51,7 +51,6 @@ IN_EXPRESSIONS = {
     "process_id",
     "process_name",
     "service_name",
-    "virtual_maps",
 }
 """What has effect in the values of other parameters only."""
 

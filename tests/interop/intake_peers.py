@@ -26,6 +26,9 @@ from tests.service import RunningService, qmqp_send
 
 WAIT_SECONDS = 15.0
 
+LOG_LINE = 1500
+"""So much of a line of the log is compared: Postfix cuts them at about 2000 characters."""
+
 COMMON = {
     "compatibility_level": "3.6",
     "qmqpd_error_delay": "0",
@@ -201,7 +204,7 @@ def _of_interest(log: str, queue_id: bytes) -> tuple[Sequence[str], Sequence[str
         text = neutral(text.encode(), b"").decode()
         if program in ("cleanup", "qmqpd"):
             if not _PASSED_OVER.match(text):
-                lines.append(f"{program}: " + _ID.sub(r"\1ID: ", text))
+                lines.append(f"{program}: " + _ID.sub(r"\1ID: ", text)[:LOG_LINE])
         elif text.startswith("ID: to=<"):
             route = _ROUTE.search(text)
             routes.append(route.group() if route else text)

@@ -24,6 +24,7 @@ from qmqpd_tx.config import config_from_text
 from qmqpd_tx.config.known import KNOWN
 from qmqpd_tx.config.parameters import PARAMETERS
 from qmqpd_tx.interfaces import ConfigError
+from qmqpd_tx.qmqp.settings import read_settings
 from qmqpd_tx.spool.memory import MemoryMailQueue
 from tests.peers import require, require_root, scratch
 
@@ -271,6 +272,7 @@ QMQPD_VALUES: Mapping[str, Sequence[str]] = {
     "qmqpd_client_port_logging": ("yes", "maybe"),
     "receive_override_options": ("no_milters, no_address_mappings", "", "no_mappings"),
     "verp_delimiter_filter": ("-=+", "", "-"),
+    "default_verp_delimiters": ("-=", "", "+", "ab", "-=+"),
     "debug_peer_level": ("1", "0", "two"),
     "content_filter": ("smtp:[127.0.0.1]:10025", ""),
     "max_use": ("1", "0"),
@@ -454,6 +456,7 @@ class PostconfTests(SynchronousTestCase):
             try:
                 config = config_from_text(f"compatibility_level = 3.6\n{text}\n")
                 Cleanup(config=config, clock=Clock(), queue=MemoryMailQueue())
+                read_settings(config, 0)
                 our = True
             except ConfigError:
                 our = False

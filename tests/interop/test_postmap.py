@@ -20,8 +20,12 @@ from attrs import frozen
 from twisted.trial.unittest import SynchronousTestCase
 
 from qmqpd_tx.admin.main import run as run_command
+from tests.libraries import missing
 from tests.peers import require, scratch
 from tests.peers_postgres import PrivatePostgres
+
+skip = missing("berkeleydb")
+
 
 TEXT = b"""\
 # a comment

@@ -161,6 +161,15 @@ async def expanded(address: bytes) -> list[Addressee]:
     return [Addressee(whole, whole)]
 
 
+async def copies(sender: bytes) -> list[Addressee]:
+    """
+    @return: who gets a copy of what C{watched@example.com} sends.
+    """
+    return (
+        [Addressee(b"log@example.org", b"log@example.org", True)] if sender == b"watched@example.com" else []
+    )
+
+
 @define
 class Lab:
     """
@@ -225,6 +234,7 @@ class Lab:
             self.queue.create(NOW),
             client=client,
             complete=same,
+            copies=copies,
             expand=self.expand,
             check=self.check,
             verdict=self.verdict,

@@ -42,7 +42,7 @@ class Incoming:
         """Keep."""
         self.envelope = (address, verp_delimiters)
 
-    def recipient(self, address: bytes) -> None:
+    def recipient(self, address: bytes, silent: bool = False) -> None:
         """Keep."""
         self.recipients.append(address)
 

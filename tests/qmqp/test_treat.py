@@ -68,6 +68,18 @@ class TreatmentTests(ServerTestCase):
         ):
             self.assertEqual((text, self.treatment(text)), (text, treatment))
 
+    def test_delimiters(self) -> None:
+        """
+        C{default_verp_delimiters} must be two characters that are allowed, as for Postfix's qmqpd.
+        """
+        for text in (
+            "default_verp_delimiters = +",
+            "default_verp_delimiters = ab",
+            "verp_delimiter_filter = -=",
+        ):
+            error = self.assertRaises(ConfigError, self.make_factory, text + "\n")
+            self.assertIn("default_verp_delimiters", str(error))
+
     def test_unknown_option(self) -> None:
         error = self.assertRaises(
             ConfigError, config_from_text, "receive_override_options = no_milters, no_foo\n"

@@ -109,6 +109,29 @@ class ReloadTests(SynchronousTestCase):
                 self.assertEqual(send(service)[:1], b"K")
             wait_until(lambda: len(destination.messages) == 2, 10, "mail at the old destination")
 
+    def test_list_gone(self) -> None:
+        """
+        When the file of a list has gone, or is no list any more, a reload is refused, and the old list stays
+        in force.
+        """
+        folder = scratch(self)
+        domains = folder / "domains"
+        domains.write_text("local.test\n")
+        text = f"mydestination = {domains}\nlocal_transport = error:5.1.1 it is local\n"
+        with Destination() as other, RunningService(folder, free_port(), NO_DELAY + text) as service:
+            for change in (domains.unlink, lambda: domains.write_text("no:table\n")):
+                change()
+                reload(service, relay(other) + "qmqpd_authorized_clients = 192.0.2.1\n", "reload refused")
+                before = len(service.log_text())
+                reply = qmqp_send(service.port, MESSAGE, b"", [b"b@local.test"])
+                self.assertEqual(reply[:1], b"K")
+                wait_until(lambda at=before: "it is local" in service.log_text()[at:], 10, "a local
+                recipient")
+            domains.write_text("local.test\n")
+            reload(service, "qmqpd_authorized_clients = 127.0.0.0/8\n")
+            self.assertEqual(send(service)[:1], b"K")
+            wait_until(lambda: len(other.messages) == 1, 10, "mail by the new configuration")
+
     def test_bad_master(self) -> None:
         """
         A bad master.cf is refused likewise.

@@ -21,6 +21,10 @@ from qmqpd_tx.tables.cdb import CdbReader, write_cdb
 from qmqpd_tx.tables.interface import ILookupTable, ISequenceTable, ITableBuilder, ITableWriter
 from qmqpd_tx.tables.keeper import Tables
 from qmqpd_tx.tables.registry import find_kind
+from tests.libraries import missing
+
+skip = missing("berkeleydb")
+
 
 SETTINGS = {
     "berkeley_db_create_buffer_size": "1000000",
@@ -196,6 +200,32 @@ class LmdbTests(Case):
         self.path("lmdb").unlink()
         self.assertRaises(TableError, table.lookup, b"foo")
         self.assertEqual(self.tables.changed(), [])
+
+    def test_opened_twice(self) -> None:
+        """
+        A file can be used for routes and for other things, under another name, and again with other settings,
+        although LMDB can have it open only once; each goes on when another one is closed.
+        """
+        build("lmdb", self.name, ENTRIES)
+        text = f"lmdb:{self.name}"
+        timeouts = ["1s"]
+        tables = Tables(setting=lambda name: timeouts[-1] if name == "table_lock_timeout" else SETTINGS[name])
+        found = [tables.open(text, "transport_maps"), tables.open(text, "canonical_maps")]
+        folder, _, base = self.name.rpartition("/")
+        found.append(tables.open(f"lmdb:{folder}/./{base}", "canonical_maps"))
+        timeouts.append("2s")
+        tables.renew()
+        found.append(tables.open(text, "canonical_maps"))
+        for table in found:
+            self.assertEqual(table.lookup(b"foo"), b"bar")
+        tables.keep()
+        self.assertRaises(TableError, found[0].lookup, b"foo")
+        self.assertEqual(found[-1].lookup(b"foo"), b"bar")
+        other = self.name + "2"
+        build("lmdb", other, {b"foo": b"other"})
+        os.rename(other + ".lmdb", self.path("lmdb"))
+        self.assertEqual(found[-1].lookup(b"foo"), b"other")
+        tables.close()
 
     def test_grown(self) -> None:
         """A file that is full is made larger."""

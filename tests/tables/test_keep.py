@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from attrs import Factory, define
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -21,6 +22,7 @@ from qmqpd_tx.tables import (
     Tables,
     open_table,
 )
+from qmqpd_tx.tables.keeper import RETIRED
 
 
 @implementer(ILookupTable)
@@ -275,6 +277,72 @@ class KeeperTests(SynchronousTestCase):
         self.assertEqual(answers(), [b"xa", b"xb", b"xa"])
         self.tables.undo()
         self.assertEqual(answers(), [b"a", b"b", b"a"])
+
+    def test_in_use(self) -> None:
+        """
+        Who has a table that the new generation does not have may use it for some time, as long as a message
+        may be under way; then it is closed.
+        """
+        clock = Clock()
+        tables = Tables(reactor=clock, extra=[self.pages], setting=lambda _: "30s")
+        table = tables.open(f"page:{self.path}", "p")
+        other = tables.open(f"page:{self.file('other')}", "p")
+        self.file("two", self.path)
+        tables.renew()
+        new = tables.open(f"page:{self.path}", "p")
+        tables.keep()
+        clock.advance(29)
+        self.assertEqual((table.lookup(b"x"), other.lookup(b"x")), (b"one", b"other"))
+        clock.advance(1)
+        self.assertEqual([page.open for page in self.pages.opened], [False, False, True])
+        self.assertEqual(new.lookup(b"x"), b"two")
+        self.assertEqual(clock.getDelayedCalls(), [])
+
+    def test_in_use_again(self) -> None:
+        """
+        A table that is asked for again before it is closed is the same one, and stays.
+        """
+        clock = Clock()
+        tables = Tables(reactor=clock, extra=[self.pages])
+        table = tables.open(f"page:{self.path}", "p")
+        for refused in (True, False):
+            tables.renew()
+            tables.keep()
+            clock.advance(1)
+            tables.renew()
+            self.assertIs(tables.open(f"page:{self.path}", "p"), table)
+            (tables.undo if refused else tables.keep)()
+        clock.advance(100_000)
+        self.assertEqual((table.lookup(b"x"), clock.getDelayedCalls()), (b"one", []))
+
+    def test_many_in_use(self) -> None:
+        """
+        However often files change, no more than some tables wait for their end; and none when all ends.
+        """
+        clock = Clock()
+        tables = Tables(reactor=clock, extra=[self.pages])
+        for turn in range(RETIRED + 50):
+            self.file(f"turn {turn}", self.path)
+            tables.renew()
+            tables.open(f"page:{self.path}", "p")
+            tables.keep()
+        self.assertEqual(sum(page.open for page in self.pages.opened), RETIRED + 1)
+        tables.close()
+        self.assertEqual(sum(page.open for page in self.pages.opened), 0)
+        self.assertEqual(clock.getDelayedCalls(), [])
+
+    def test_lists_are_kept(self) -> None:
+        """
+        The files of lists are read once in a generation, and not again by who goes back to it.
+        """
+        opened = self.tables.open
+        self.assertTrue(DomainMatchList([str(self.path)], "p", open_table=opened).matches("one"))
+        self.tables.renew()
+        self.path.unlink()
+        self.assertRaises(ConfigError, DomainMatchList, [str(self.path)], "p", open_table=opened)
+        self.tables.undo()
+        self.assertTrue(DomainMatchList([str(self.path)], "p", open_table=opened).matches("one"))
+        self.assertEqual(self.tables.changed(), [str(self.path)])
 
     def test_files_of_lists(self) -> None:
         """Files that lists read are noticed, too, for as long as a list names them."""

@@ -92,7 +92,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         type=Type.LIST,
         default="",
         choices=("bounce", "notify"),
-        help="Mail made here that is inspected too.",
+        help="Mail made here that header and body checks and mail filters see, too: bounce is all of it.",
     ),
     Parameter(
         name="notify_classes",

@@ -192,6 +192,6 @@ PARAMETERS: tuple[Parameter, ...] = (
         default="2s",
         low=1,
         own=True,
-        help="How often to look whether files of lookup tables have changed; if so, everything is read again.",
+        help="How often to look whether files of lookup tables have changed; then everything is read again.",
     ),
 )

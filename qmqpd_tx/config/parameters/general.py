@@ -42,7 +42,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         type=Type.TIME,
         default="18000s",
         low=1,
-        help="A delivery that takes longer is cancelled.",
+        help="A delivery that takes longer is cancelled, and so is the request of a QMQP client.",
     ),
     Parameter(
         name="debug_peer_level",
@@ -50,7 +50,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         default="2",
         low=1,
         high=MAXIMUM_INTEGER,
-        help="How verbose the log is for peers in debug_peer_list: 1 shows netstrings and replies, 2 reads too.",
+        help="How verbose the log is for peers in debug_peer_list: 1 shows netstrings and replies, 2 reads.",
     ),
     Parameter(
         name="debug_peer_list",

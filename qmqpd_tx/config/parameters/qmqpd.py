@@ -28,8 +28,10 @@ PARAMETERS: tuple[Parameter, ...] = (
         name="default_verp_delimiters",
         type=Type.STRING,
         default="+=",
-        effect=False,
-        help="The two VERP delimiters to use when a request for VERP names none.",
+        help=(
+            "The two VERP delimiters to use when a request for VERP names none. QMQP requests name theirs; the "
+            "value is checked."
+        ),
     ),
     Parameter(
         name="disable_verp_bounces",

@@ -129,7 +129,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         name="virtual_alias_maps",
         type=Type.STRING,
         default="$virtual_maps",
-        help="Tables of these aliases.",
+        help="Tables of aliases: whom mail for an address, or a whole domain, goes to instead.",
     ),
     Parameter(
         name="virtual_mailbox_domains",
@@ -141,13 +141,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         name="virtual_mailbox_maps",
         type=Type.STRING,
         default="",
-        help="Tables of the mailboxes in these domains.",
-    ),
-    Parameter(
-        name="virtual_maps",
-        type=Type.STRING,
-        default="",
-        help="The old name of virtual_alias_maps, for use as its default.",
+        help="Tables of the mailboxes in virtual_mailbox_domains.",
     ),
     Parameter(
         name="virtual_transport",

@@ -44,6 +44,14 @@ PARAMETERS: tuple[Parameter, ...] = (
         help="Bytes that a reply of a socketmap server may have.",
     ),
     Parameter(
+        name="table_close_delay",
+        type=Type.TIME,
+        default="300s",
+        low=0,
+        own=True,
+        help="How long messages under way may use a table that a reload has replaced.",
+    ),
+    Parameter(
         name="table_connection_limit",
         type=Type.INTEGER,
         default="5",
