@@ -7,8 +7,9 @@ changed since are given out again, so that a reload does not read a million line
 are opened anew. A table that is made of others is opened anew when one of them is.
 L{Tables.keep} closes what the new generation has not asked for, but not before C{table_close_delay}, because
 messages that began before are still treated by the old one; L{Tables.undo} goes back to the tables of the one
-before, and to the lists that were read for it, as they are in memory, whatever has become of their files. L{Tables.changed} names the files that
-a reload would read again: those of tables, and those that lists have read by way of L{Tables.read}.
+before, and to the lists that were read for it, as they are in memory, whatever has become of their files.
+L{Tables.changed} names the files that a reload would read again: those of tables, and those that lists have
+read by way of L{Tables.read}.
 
 A file is looked at before it is read. When it is another one afterwards, it is read again, a few times;
 and whatever it becomes later, L{Tables.changed} has not missed it.

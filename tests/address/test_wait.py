@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 from hypothesis import given
@@ -19,7 +20,7 @@ from qmqpd_tx.address import Router
 from qmqpd_tx.config import config_from_text
 from qmqpd_tx.interfaces import IConfig, TableError
 from qmqpd_tx.message import Route
-from qmqpd_tx.tables import ILookupTable, open_table
+from qmqpd_tx.tables import ILookupTable, open_table, supported_types
 
 BASE = "compatibility_level = 3.6\nmyhostname = relay.test\ninet_interfaces = 127.0.0.1\n"
 
@@ -361,9 +362,24 @@ virtual_mailbox_maps = inline:{ {u@vmb.test = x} }
             self.assertEqual(ask(recipient)[0], transport)
 
     def test_off(self) -> None:
-        """By default nobody is asked, as in Postfix."""
+        """By default nobody is asked, as in Postfix, and nothing is opened."""
         ask = self.routes(self.settings.replace("= yes", "= no"))
         self.assertEqual(ask(b"nobody-here@relay.test"), ("local", "relay.test"))
+        tables = "local_recipient_maps relay_recipient_maps alias_maps".split()
+        off = "".join(f"{name} = texthash:/does/not/exist\n" for name in tables)
+        self.assertEqual(self.routes(off)(b"u@relay.test"), ("local", "relay.test"))
+
+    def test_default(self) -> None:
+        """By default the local users are those of the system, and the aliases."""
+        aliases = Path(self.mktemp()).absolute()
+        aliases.write_text("info root\n")
+        on = f"resolve_reject_unknown_recipients = yes\nalias_maps = texthash:{aliases}\n"
+        ask = self.routes(on + "mydestination = relay.test\n")
+        for user in ("root", "info", "INFO"):
+            self.assertEqual(ask(user.encode() + b"@relay.test")[0], "local")
+        self.assertEqual(ask(b"nobody-here@relay.test")[0], "error")
+        kinds = {word.split(":")[0] for word in config_from_text("").string("alias_maps").split()}
+        self.assertLessEqual(kinds, set(supported_types([])))
 
     def test_away(self) -> None:
         """A table that cannot say makes mail wait."""

@@ -30,7 +30,7 @@ from tests.peers import require, require_root, scratch
 
 Finished = subprocess.CompletedProcess[str]
 
-MACHINE = {"config_directory", "mail_version", "mynetworks", "process_id", "queue_directory"}
+MACHINE = {"alias_maps", "config_directory", "mail_version", "mynetworks", "process_id", "queue_directory"}
 """Defaults that are this program's own, or change from run to run."""
 
 COMMON = """\

@@ -223,6 +223,27 @@ class LimitTests(SynchronousTestCase):
                     self.assertEqual(outcome.held, action == "quarantine")
                 self.assertEqual(lab.sessions, [])
 
+    def test_flood(self) -> None:
+        """
+        A filter that gives header after header, or recipient after recipient, has the message refused before
+        that fills the memory.
+        """
+        headers = [add_header(b"X-%d" % number, b"v" * 900) for number in range(100)]
+        recipients = [add_recipient(b"<r%d@example.org>" % number) for number in range(100)]
+        changes = [change_header(1, b"Subject", b"v" * 900)] * 100
+        text = "milter_header_section_limit = 4000\nmessage_size_limit = 2000\n"
+        for steps, limited in ((headers, True), (recipients, True), (changes, False)):
+            lab = Lab([Script(replies={"eom": [*steps, b"c"]})], text)
+            if limited:
+                error = self.assertRaises(IntakeError, lab.send)
+                assert isinstance(error, IntakeError)
+                self.assertEqual((error.permanent, error.dsn), (True, "5.3.4"))
+                self.assertEqual(lab.queued(), [])
+            else:
+                lab.send()
+            roomy = Lab([Script(replies={"eom": [*steps, b"c"]})])
+            self.assertIsNotNone(roomy.send().stored)
+
 
 class AbortTests(SynchronousTestCase):
     """Giving a message up."""
@@ -265,24 +286,3 @@ class AbortTests(SynchronousTestCase):
         committed.cancel()
         self.failureResultOf(committed, CommitAbandoned)
         self.assertEqual(lab.clock.getDelayedCalls(), [])
-
-    def test_flood(self) -> None:
-        """
-        A filter that gives header after header, or recipient after recipient, has the message refused before
-        that fills the memory.
-        """
-        headers = [add_header(b"X-%d" % number, b"v" * 900) for number in range(100)]
-        recipients = [add_recipient(b"<r%d@example.org>" % number) for number in range(100)]
-        changes = [change_header(1, b"Subject", b"v" * 900)] * 100
-        text = "milter_header_section_limit = 4000\nmessage_size_limit = 2000\n"
-        for steps, limited in ((headers, True), (recipients, True), (changes, False)):
-            lab = Lab([Script(replies={"eom": [*steps, b"c"]})], text)
-            if limited:
-                error = self.assertRaises(IntakeError, lab.send)
-                assert isinstance(error, IntakeError)
-                self.assertEqual((error.permanent, error.dsn), (True, "5.3.4"))
-                self.assertEqual(lab.queued(), [])
-            else:
-                lab.send()
-            roomy = Lab([Script(replies={"eom": [*steps, b"c"]})])
-            self.assertIsNotNone(roomy.send().stored)

@@ -125,8 +125,7 @@ class ReloadTests(SynchronousTestCase):
                 before = len(service.log_text())
                 reply = qmqp_send(service.port, MESSAGE, b"", [b"b@local.test"])
                 self.assertEqual(reply[:1], b"K")
-                wait_until(lambda at=before: "it is local" in service.log_text()[at:], 10, "a local
-                recipient")
+                wait_until(lambda at=before: "it is local" in service.log_text()[at:], 10, "a local bounce")
             domains.write_text("local.test\n")
             reload(service, "qmqpd_authorized_clients = 127.0.0.0/8\n")
             self.assertEqual(send(service)[:1], b"K")

@@ -20,7 +20,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         name="alias_maps",
         type=Type.STRING,
-        default="hash:/etc/aliases, nis:mail.aliases",
+        default="hash:/etc/aliases",
         effect=False,
         help="Alias tables of local delivery.",
     ),

@@ -29,8 +29,8 @@ PARAMETERS: tuple[Parameter, ...] = (
         type=Type.STRING,
         default="+=",
         help=(
-            "The two VERP delimiters to use when a request for VERP names none. QMQP requests name theirs; the "
-            "value is checked."
+            "The two VERP delimiters to use when a request for VERP names none. QMQP requests name theirs; "
+            "the value is checked."
         ),
     ),
     Parameter(
