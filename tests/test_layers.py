@@ -25,6 +25,7 @@ LIBRARIES: Mapping[str, frozenset[str]] = {
     "address": frozenset({"tables"}),
     "bounce": frozenset({"address"}),
     "cleanup": frozenset({"address", "milter", "tables"}),
+    "maillog": frozenset({"address.syntax"}),
     "flush": frozenset({"address", "tables", "spool.queueid"}),
     "transports": frozenset({"address"}),
     "admin": frozenset(

@@ -83,6 +83,41 @@ class Case(SynchronousTestCase):
 class PostfixLineTests(Case):
     """Lines in Postfix's shape."""
 
+    def test_addresses(self) -> None:
+        """
+        Addresses are shown in external form, so that nothing in them looks like another field; or as they are
+        (C{info_log_address_format}), also after a reload.
+        """
+        maillog = self.open()
+        log = self.logger(maillog)
+        forged = b"x>, status=sent, to=<y@dst.test"
+
+        def show() -> None:
+            log.info(
+                "{queue_id}: to=<{to}>, orig_to=<{orig_to}>",
+                queue_id="ABC",
+                to=forged,
+                orig_to="\u00fc r@d".encode(),
+            )
+            log.info(
+                "{queue_id}: from=<{sender}>, to=<{recipient}>", queue_id="ABC", sender=b"", recipient=b"a@b"
+            )
+            maillog.flush()
+
+        show()
+        maillog.reconfigure(self.config("info_log_address_format = internal\n"))  # type: ignore[arg-type]
+        show()
+        usual = "ABC: from=<>, to=<a@b>"
+        self.assertEqual(
+            self.texts(),
+            [
+                'ABC: to=<"x>, status=sent, to=<y"@dst.test>, orig_to=<"\u00fc r"@d>',
+                usual,
+                "ABC: to=<x>, status=sent, to=<y@dst.test>, orig_to=<\u00fc r@d>",
+                usual,
+            ],
+        )
+
     def test_line(self) -> None:
         """Time, short host name, program with pid, and the text with its fields."""
         maillog = self.open(pid=lambda: 123)
@@ -318,7 +353,7 @@ class JSONTests(Case):
                 "pid": 9,
                 "level": "warning",
                 "queue_id": "ABC",
-                "message": "warning: ABC: to=<a??@b>, delay=0.25, nrcpt=3",
+                "message": 'warning: ABC: to=<"a??"@b>, delay=0.25, nrcpt=3',
                 "to": "a\ufffd\n@b",
                 "delay": 0.25,
                 "n": 3,

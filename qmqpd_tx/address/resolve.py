@@ -53,6 +53,9 @@ UNANSWERED = "4.3.0 address resolver failure"
 UNKNOWN = "5.1.1 User unknown"
 MOVED = "5.1.6 User has moved to "
 
+LONGEST_DOMAIN = 255
+"""For longer domains nothing is kept, in bytes: none is so long."""
+
 _PLAIN_LOCAL = re.compile(rb"(?!-)[\x22-$&-?A-~]+")
 """
 Local parts that give no cause to look twice: printable ASCII without C{@}, C{%}, C{!} and space, and
@@ -168,7 +171,7 @@ class _Settings:
         known = self.domains.get(domain)
         if known is None:
             known = await self._domain(domain)
-            if self.stable:
+            if self.stable and len(domain) <= LONGEST_DOMAIN:
                 if len(self.domains) >= self._cache_size:
                     self.domains.clear()
                 self.domains[domain] = known

@@ -71,13 +71,20 @@ class Edit:
 _DROP = Edit(None, None)
 
 
-@lru_cache(1000)
 def _command(value: bytes) -> tuple[str, bytes]:
     """
     @return: the action in upper case, and the rest.
     """
+    # A long one has parts of a message in it, and will not come again.
+    return _short_command(value) if len(value) <= REPLY_LIMIT else _split(value)
+
+
+def _split(value: bytes) -> tuple[str, bytes]:
     words = value.split(None, 1) or [b""]
     return words[0].decode("latin-1").upper(), words[1] if len(words) == 2 else b""
+
+
+_short_command = lru_cache(1000)(_split)
 
 
 class Actions:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, DeferredSemaphore, fail
 
 from qmqpd_tx.cleanup.characters import line_around
 from qmqpd_tx.cleanup.dates import MailDate
@@ -39,6 +39,9 @@ log = Logger(namespace="qmqpd_tx.cleanup")
 SHOWN = 200
 """How many bytes of a line the log shows."""
 
+AT_ONCE = 20
+"""For how many headers of one message addresses are looked up at a time, where that takes time."""
+
 
 class Content:
     """
@@ -56,6 +59,7 @@ class Content:
         "_date",
         "_disallowed",
         "_first_chunk",
+        "_gate",
         "_headers",
         "_held",
         "_held_size",
@@ -111,11 +115,11 @@ class Content:
         remote = treatment.remote_domain is not None
         self._add = not remote or settings.always_add
         if remote or maps.maps_headers:
-            self._headers = HeaderSection(
-                settings.rules, self._inspector, self._map_header, maps.known_header
-            )
+            self._headers = HeaderSection(settings.rules, self._inspector, self._map_header, maps.headers.get)
         else:
             self._headers = HeaderSection(settings.rules, self._inspector)
+        # Through which headers go that are to be mapped, once one of them had to wait.
+        self._gate: DeferredSemaphore | None = None
         self._first_chunk = True
         self._held: list[bytes] | None = []
         self._held_size = 0
@@ -127,11 +131,23 @@ class Content:
         self.message_id = b""
 
     def _map_header(self, name: bytes, value: bytes) -> bytes | Deferred[bytes | None] | None:
+        gate = self._gate
+        if gate is not None:
+            return gate.run(self._look_up, name, value)
         try:
-            return now_or_later(self._maps.header(name, value, self._queue_id))
+            mapped = now_or_later(self._maps.header(name, value, self._queue_id))
         except Exception:
             # For whoever waits for this header: others before it may be waited for, too.
             return fail()
+        if isinstance(mapped, Deferred):
+            self._gate = DeferredSemaphore(AT_ONCE)
+        return mapped
+
+    async def _look_up(self, name: bytes, value: bytes) -> bytes | None:
+        """
+        A header whose turn has come. That of a message that is not taken any more is of no interest.
+        """
+        return None if self._verdict.over else await self._maps.header(name, value, self._queue_id)
 
     async def take(self, data: bytes) -> Deferred[None] | None:
         """
@@ -206,7 +222,7 @@ class Content:
         """
         Log what the checks have found.
 
-        @param sender: the envelope sender in external form; L{None} if there was none.
+        @param sender: the envelope sender in internal form; L{None} if there was none.
         @param recipient: likewise the last recipient.
         """
         if self._inspector is not None:
@@ -226,7 +242,7 @@ class Content:
     @property
     def remarkable(self) -> bool:
         """Whether there may be something for L{tell}."""
-        return self._inspector is not None or self._disallowed is not None
+        return self._disallowed is not None or (self._inspector is not None and self._inspector.remarkable)
 
     def _end_headers(self, header: bytes, body: bytes) -> Deferred[None] | None:
         if self._verdict.over:
@@ -288,6 +304,8 @@ async def joined(pieces: list[bytes | Deferred[bytes]]) -> bytes:
     @return: all of them.
     @raise TableError: a part cannot be made.
     """
+    if len(pieces) == 1 and isinstance(pieces[0], bytes):
+        return pieces[0]
     whole: list[bytes] = []
     for index, piece in enumerate(pieces):
         if isinstance(piece, Deferred):

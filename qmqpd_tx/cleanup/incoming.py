@@ -12,7 +12,7 @@ meanwhile wait for their turn. Nearly all steps of nearly all messages do not wa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -20,7 +20,6 @@ from zope.interface import implementer
 
 from qmqpd_tx.address.rewrite import CONTROLS
 from qmqpd_tx.address.smtputf8 import BOUNCE, QMQPD
-from qmqpd_tx.address.syntax import quote_address
 from qmqpd_tx.cleanup.content import Content
 from qmqpd_tx.cleanup.dates import MailDate
 from qmqpd_tx.cleanup.errors import ABANDONED, NOT_WRITTEN, intake_error
@@ -64,6 +63,7 @@ class IncomingMessage:
         "_envelope",
         "_examiner",
         "_first",
+        "_given_sender",
         "_last_recipient",
         "_maps",
         "_recipients",
@@ -121,6 +121,7 @@ class IncomingMessage:
             settings, treatment, maps, verdict, self.queue_id, client, arrival_time, date, self._write
         )
         self._closed = False
+        self._given_sender: bytes | None = None
         self._sender: bytes | None = None
         self._recipients = 0
         self._last_recipient: bytes | None = None
@@ -162,24 +163,30 @@ class IncomingMessage:
             self._heed()
 
     async def _take_sender(self, address: bytes, verp_delimiters: bytes | None) -> None:
-        # Of a message that is not taken only the log has a use for it.
-        self._sender = self._maps.rewriter.rewrite(address)
-        if self._verdict.over:
+        self._given_sender = address
+        verdict, maps = self._verdict, self._maps
+        if verdict.over:
             return
         await self._content.end()
-        self._heed()
-        if self._verdict.over:
+        if verdict.over:
+            self._writer.abort()
             return
         if verp_delimiters is not None:
             self._verp = verp_delimiters
-        if self._refuse_controls(address, "5.1.7", "sender"):
+        if CONTROLS.search(address):
+            self._refuse_controls(address, "5.1.7", "sender")
             return
-        self._sender = await self._maps.sender(address, self.queue_id)
-        self._copies = await self._addressees.of_sender(self._sender)
+        sender = maps.senders.get(address)
+        self._sender = sender = await maps.sender(address, self.queue_id) if sender is None else sender
+        if maps.sender_bcc is not None:
+            self._copies = await self._addressees.of_sender(sender)
 
     async def _take_recipient(self, address: bytes, silent: bool) -> None:
         self._last_recipient = address
-        if self._verdict.over or self._refuse_controls(address, "5.1.3", "recipient"):
+        if self._verdict.over:
+            return
+        if CONTROLS.search(address):
+            self._refuse_controls(address, "5.1.3", "recipient")
             return
         self._recipients += 1
         if self._recipients == 1:
@@ -192,16 +199,13 @@ class IncomingMessage:
             await self._write_envelope()
         await self._write_recipients(address, await self._meant(address, silent))
 
-    async def _meant(self, address: bytes, silent: bool) -> Sequence[Addressee]:
+    def _meant(self, address: bytes, silent: bool) -> Awaitable[Sequence[Addressee]]:
         addressees = self._addressees
-        return await addressees.copy(address) if silent else await addressees.of_recipient(address)
+        return addressees.copy(address) if silent else addressees.of_recipient(address)
 
-    def _refuse_controls(self, address: bytes, dsn: str, what: str) -> bool:
-        if not CONTROLS.search(address):
-            return False
+    def _refuse_controls(self, address: bytes, dsn: str, what: str) -> None:
         shown = ascii(address[:200].decode("latin-1"))[1:-1]
         self._fail(IntakeError(True, dsn, f"Error: control character in {what} address <{shown}>"))
-        return True
 
     async def _write_envelope(self) -> None:
         if self._sender is None:
@@ -356,11 +360,11 @@ class IncomingMessage:
         """
         Have what there is to log logged, by whoever knows it, with sender and last recipient.
         """
+        complete = self._maps.rewriter.rewrite
         sender, recipient = self._sender, self._last_recipient
-        tell(
-            None if sender is None else quote_address(sender),
-            None if recipient is None else quote_address(self._maps.rewriter.rewrite(recipient)),
-        )
+        if sender is None and self._given_sender is not None:
+            sender = complete(self._given_sender)
+        tell(sender, None if recipient is None else complete(recipient))
 
     def _answer(self, error: IntakeError | None) -> None:
         """

@@ -252,11 +252,16 @@ class Inspector:
         else:
             self._log(remark, None, None)
 
+    @property
+    def remarkable(self) -> bool:
+        """Whether there is something for L{tell}."""
+        return bool(self._remarks)
+
     def tell(self, sender: bytes | None, recipient: bytes | None) -> None:
         """
         Log what there is to log. To be called when the message is accepted or refused.
 
-        @param sender: the envelope sender in external form; L{None} if there was none.
+        @param sender: the envelope sender in internal form; L{None} if there was none.
         @param recipient: likewise the last recipient.
         """
         remarks, self._remarks = self._remarks or [], []

@@ -16,7 +16,7 @@ remembered, if the tables are stable: nearly all addresses of nearly all mail.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from attrs import Factory, evolve, field, frozen
 
@@ -64,6 +64,9 @@ class AddressMaps:
     @ivar duplicate_limit: C{duplicate_filter_limit}; 0: none.
     @ivar token_limit: C{header_address_token_limit}.
     @ivar ordinary: what becomes of recipients as clients send them, where nobody gets a copy for them.
+    @ivar senders: what L{sender} gives for senders as clients send them.
+    @ivar headers: what L{header} gives for headers without their last line ends; C{b""}: nothing changes. The
+        mail of a list, or of a program, has the same addresses in its headers again and again.
     @ivar maps_headers: whether complete addresses in headers may change, too.
     """
 
@@ -84,7 +87,8 @@ class AddressMaps:
     token_limit: int
     ordinary: Expanded
     _variants: dict[tuple[bool, str | None], AddressMaps] = Factory(dict)
-    _headers: Remembered = Factory(lambda: Remembered(True))
+    senders: Remembered = Factory(lambda: Remembered(True))
+    headers: Remembered = Factory(lambda: Remembered(True))
     maps_headers: bool = field(init=False)
 
     @maps_headers.default
@@ -169,7 +173,13 @@ class AddressMaps:
                     if remote_domain
                     else None
                 )
-            made = evolve(self, header_rewriter=header_rewriter, variants={}, headers=Remembered(True))
+            made = evolve(
+                self,
+                header_rewriter=header_rewriter,
+                variants={},
+                senders=Remembered(True),
+                headers=Remembered(True),
+            )
             if not mappings:
                 made = evolve(
                     made,
@@ -195,18 +205,15 @@ class AddressMaps:
         """
         complete = self.rewriter.rewrite(address)
         if not complete or complete.lower() in self.own_daemons:
-            return b""
-        return await self.envelope_sender.apply(complete, queue_id)
-
-    @property
-    def known_header(self) -> Callable[[bytes], bytes | None]:
-        """
-        The mail of a list, or of a program, has the same addresses in its headers again and again.
-
-        Takes a header without its last line end; gives what L{header} gives, without a wait; C{b""} when
-        nothing changes; L{None} when that is not known.
-        """
-        return self._headers.get
+            sender = b""
+        elif not self.envelope_sender:
+            sender = complete
+        else:
+            sender = await self.envelope_sender.apply(complete, queue_id)
+            if self.envelope_sender.known(complete) is None:
+                return sender
+        self.senders.add(address, sender)
+        return sender
 
     async def header(self, name: bytes, value: bytes, queue_id: QueueID) -> bytes | None:
         """
@@ -247,7 +254,7 @@ class AddressMaps:
     ) -> None:
         # An address that is not remembered may be another time, or there is something to warn of each time.
         if not chain or all(chain.known(address) is not None for address in complete):
-            self._headers.add(b"%b:%b" % (name, value), result)
+            self.headers.add(b"%b:%b" % (name, value), result)
 
     @staticmethod
     async def _all_stay(chain: Chain, addresses: Sequence[bytes], queue_id: QueueID) -> bool:

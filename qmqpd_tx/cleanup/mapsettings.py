@@ -21,6 +21,9 @@ from qmqpd_tx.tables import OpenTable, StringMatchList, TableList
 LOCAL_DOMAINS = 1000
 """Of how many domains it is remembered whether they are local."""
 
+LONGEST_DOMAIN = 255
+"""Of longer ones it is not, in bytes: no domain is so long."""
+
 
 class LocalDomains:
     """
@@ -43,7 +46,7 @@ class LocalDomains:
         known = self._known.get(domain)
         if known is None:
             known = self._classes.is_ours_now(domain)
-            if self._classes.stable:
+            if self._classes.stable and len(domain) <= LONGEST_DOMAIN:
                 if len(self._known) >= LOCAL_DOMAINS:
                     self._known.clear()
                 self._known[domain] = known

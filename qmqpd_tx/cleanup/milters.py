@@ -389,7 +389,7 @@ class MilterStage:
             stage=STAGE_NAMES.get(event, "END-OF-MESSAGE"),
             client="local" if client is None else client.label(),
             reason=reason,
-            sender=quote_address(sender),
+            sender=sender,
             recipient=self._last_recipient,
             protocol="" if client is None else client.protocol,
         )
@@ -440,9 +440,8 @@ class MilterStage:
     async def shown_recipients(self) -> AsyncIterator[bytes]:
         """The recipients, as filters hear of them."""
         async for address in self._draft.heard():
-            shown = quote_address(address)
-            self._last_recipient = shown
-            yield shown
+            self._last_recipient = address
+            yield quote_address(address)
 
     def shown_headers(self) -> list[tuple[bytes, bytes]]:
         """The headers but our own."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from attrs import frozen
 
@@ -36,6 +36,7 @@ _TOKEN = re.compile(
     )""",
     re.VERBOSE | re.DOTALL,
 )
+_MAJOR = re.compile(rb"[ \t\n]*+([^ \t\n()<>@,;:\\\"/\[\]?=]++)")
 _COMMENT_PART = re.compile(rb"[()]|\\.|[^()\\]++|\\\Z", re.DOTALL)
 _QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
 
@@ -100,7 +101,11 @@ class ContentType:
 
     type: Type
     digest: bool
-    boundaries: list[bytes]
+    boundaries: Sequence[bytes] = ()
+
+
+_STRUCTURED = frozenset((b"multipart", b"message"))
+_TEXT = ContentType(Type.TEXT, False)
 
 
 def _tokens(value: bytes) -> Iterator[tuple[str, bytes]]:
@@ -128,19 +133,23 @@ def content_type(value: bytes, boundary_limit: int) -> ContentType:
     @param value: what follows the colon; may be folded.
     @param boundary_limit: C{mime_boundary_length_limit}, bytes: what is longer is cut.
     """
+    # Most have nothing more to say.
+    first = _MAJOR.match(value)
+    if first is not None and first[1].lower() not in _STRUCTURED:
+        return _TEXT
     tokens = _tokens(value)
     kind, major = next(tokens, ("", b""))
     major = major.lower() if kind == "atom" else b""
-    if major not in (b"multipart", b"message"):
-        return ContentType(Type.TEXT, False, [])
+    if major not in _STRUCTURED:
+        return _TEXT
     token = next(tokens, ("", b""))
     minor = b""
     if token == ("special", b"/"):
         kind, minor = token = next(tokens, ("", b""))
         minor = minor.lower() if kind == "atom" else b""
     if major == b"message":
-        return ContentType(_MESSAGES.get(minor, Type.TEXT), False, [])
-    boundaries = []
+        return ContentType(_MESSAGES.get(minor, Type.TEXT), False)
+    boundaries: list[bytes] = []
     while token[0]:
         if token == ("special", b";"):
             token = next(tokens, ("", b""))
@@ -159,6 +168,9 @@ def transfer_encoding(value: bytes) -> Encoding:
     """
     @param value: what follows the colon of a C{Content-Transfer-Encoding} header.
     """
+    plain = _ENCODINGS.get(value.strip().lower())
+    if plain is not None:
+        return plain
     kind, text = next(_tokens(value), ("", b""))
     return _ENCODINGS.get(text.lower(), Encoding.SEVEN) if kind == "atom" else Encoding.SEVEN
 

@@ -133,7 +133,7 @@ class Addressees:
             key = address
             if maps.keep_original:
                 # No address holds a NUL: the parts cannot be mistaken for each other.
-                key = b"%b\0%b\0%d" % (address, original, silent)
+                key += (b"\0silent\0" if silent else b"\0") + original
             key = key.lower()
             if key in seen:
                 continue

@@ -1,10 +1,11 @@
 """
 What to warn of at start-up: settings that do nothing.
 
-Takes what was set and the services, gives lines for the log. Two kinds: parameters that Postfix has
-and this program does nothing with, all in one line; and names that nobody knows, one line each, as
-postconf(1) words it. A name of the user's own is in use when a value or a C{-o} option refers to it,
-or when it belongs to a lookup table (C{ldap:name} has parameters C{name_...}).
+Takes what was set and the services, gives lines for the log. Three kinds: parameters that Postfix has and
+this program does nothing with, all in one line; C{-o} options in lines of master.cf that nobody here reads,
+one line for each of these; and names that nobody knows, one line each, as postconf(1) words it. A name of the
+user's own is in use when a value or a C{-o} option refers to it, or when it belongs to a lookup table
+(C{ldap:name} has parameters C{name_...}).
 
 Pure; never fails.
 """
@@ -46,6 +47,15 @@ DAEMONS = frozenset(
 )
 """Commands in master.cf that deliver no mail, so that their services are no transports."""
 
+_READ: Mapping[str, str | None] = {
+    "cleanup": None,
+    "oqmgr": "qmgr",
+    "qmgr": "qmgr",
+    "qmqpd": None,
+    "trivial-rewrite": "rewrite",
+}
+"""The daemons whose C{-o} options mean something, each with the service that has to have it; L{None}: any."""
+
 _TABLE = re.compile(r"\b(?:ldap|memcache|mysql|pgsql|sqlite):([A-Za-z0-9_]+)")
 
 
@@ -55,8 +65,18 @@ def without_effect(settings: Mapping[str, Setting], services: Sequence[MasterSer
     """
     names = list(settings)
     for service in services:
-        names.extend(name for name in service.overrides if name not in names)
+        if _reads(service):
+            names.extend(name for name in service.overrides if name not in names)
     return [name for name in names if _does_nothing(name, services)]
+
+
+def _reads(service: MasterService) -> bool:
+    """
+    @return: whether the C{-o} options of a line mean something.
+    """
+    if service.command not in DAEMONS:
+        return True
+    return service.command in _READ and _READ[service.command] in (None, service.name)
 
 
 def _does_nothing(name: str, services: Sequence[MasterService]) -> bool:
@@ -134,6 +154,10 @@ def start_up_warnings(settings: Mapping[str, Setting], services: Sequence[Master
     idle = without_effect(settings, services)
     if idle:
         yield f"these parameters are known to Postfix but have no effect here: {', '.join(sorted(idle))}"
+    for service in services:
+        if service.overrides and not _reads(service):
+            names = ", ".join(map(shown, sorted(service.overrides)))
+            yield f"{service.where()}: -o options of {shown(service.command)} have no effect here: {names}"
     yield from unused_settings(settings, services)
     yield from unused_overrides(settings, services)
 

@@ -85,7 +85,7 @@ class MailLog:
         Open the log.
 
         @param config: C{maillog_file}, C{maillog_file_prefixes}, C{maillog_format}, C{syslog_name},
-            C{syslog_facility}, C{myhostname}.
+            C{syslog_facility}, C{info_log_address_format}, C{myhostname}.
         @param clock: runs the flush at the end of a turn.
         @param foreground: whether an empty C{maillog_file} means standard error instead of syslog.
         @param verbose: whether debug events, and what Twisted has to say, are logged too.
@@ -113,7 +113,7 @@ class MailLog:
         self._target = ""
         self._sink: DescriptorSink | None = None
         self._syslog: SyslogSink | None = None
-        self._formatter = TextFormatter()
+        self._formatter: TextFormatter
         self._syslog_name = ""
         self._renderer: PostfixRenderer | JSONRenderer
         self.reconfigure(config)
@@ -232,7 +232,9 @@ class MailLog:
         self._target = target
         self._sink = sink
         self._syslog_name = printable(syslog_name)
-        self._renderer = renderer(hostname, syslog_name, self._pid)
+        quote = config.string("info_log_address_format") == "external"
+        self._formatter = TextFormatter(quote)
+        self._renderer = renderer(hostname, syslog_name, self._pid, quote)
         self._syslog = None
         if sink is None:
             self._sender = self._sender or SyslogSender3()

@@ -6,6 +6,10 @@ field, wherever it came from, can break a line, forge another or move a terminal
 is not printable becomes C{?}, as in Postfix; the JSON form escapes instead. Texts are bounded. Nothing
 here raises: an event that cannot be formatted says so in its own line.
 
+Mail addresses are logged in internal form, as bytes, in fields of their own (L{ADDRESSES}); how they are
+shown is decided here (C{info_log_address_format}). JSON has them in internal form, but for the text of the
+line.
+
 Answers to: the C{msg} and C{printable} conventions of all Postfix programs, seen in maillog_file(5).
 """
 
@@ -15,17 +19,22 @@ import json
 import re
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from string import Formatter
 from typing import Any
 
 from twisted.logger import LogLevel, formatEvent
+
+from qmqpd_tx.address.syntax import quote_address
 
 NAMESPACE = "qmqpd_tx."
 """Where our own programs log: C{qmqpd_tx.smtp} is C{postfix/smtp}."""
 
 FOREIGN = "twistd"
 """The program under which events of Twisted and of other packages are shown."""
+
+ADDRESSES = frozenset({"orig_to", "recipient", "sender", "to"})
+"""The fields that hold an address."""
 
 TEXT_LIMIT = 8192
 """The longest text of a line, in characters. Longer ones are cut."""
@@ -143,38 +152,45 @@ class TextFormatter:
 
     A format is compiled once to a C{%} template and its field names: a fourth of the price of
     L{formatEvent}, which remains for formats that are more than plain C{{name}} fields.
+
+    @param quote: whether addresses are shown in external form.
     """
 
-    def __init__(self) -> None:
-        self._compiled: dict[str, tuple[str, tuple[str, ...]] | None] = {}
+    def __init__(self, quote: bool = True) -> None:
+        self._quote = quote
+        self._compiled: dict[str, Compiled | None] = {}
 
     def text(self, event: Mapping[str, Any]) -> str:
         """
         @return: one printable line without its end.
         """
         format = event.get("log_format")
-        compiled: tuple[str, tuple[str, ...]] | None
+        compiled: Compiled | None
         try:
             compiled = self._compiled[format]  # type: ignore[index]
         except (KeyError, TypeError):
             compiled = self._compile(format)
         text = None
         if compiled is not None:
-            template, names = compiled
+            template, names, addresses = compiled
             try:
-                text = template % tuple(
-                    [
-                        value
-                        if (kind := type(value := event[name])) is str
-                        # The commonest conversions without a call: addresses and counts.
-                        else value.decode("ascii")
-                        if kind is bytes and value.isascii()
-                        else str(value)
-                        if kind is int
-                        else field_text(value)
-                        for name in names
-                    ]
-                )
+                values = [
+                    value
+                    if (kind := type(value := event[name])) is str
+                    # The commonest conversions without a call: addresses and counts.
+                    else value.decode("ascii")
+                    if kind is bytes and value.isascii()
+                    else str(value)
+                    if kind is int
+                    else field_text(value)
+                    for name in names
+                ]
+                if addresses and self._quote:
+                    for index, name in addresses:
+                        address = event[name]
+                        if type(address) is bytes and (quoted := quote_address(address)) is not address:
+                            values[index] = field_text(quoted)
+                text = template % tuple(values)
             except Exception:
                 # A missing field, or a value that refuses to be shown: formatEvent says so in its text.
                 text = None
@@ -193,7 +209,7 @@ class TextFormatter:
             text = text[:TEXT_LIMIT] + "..."
         return text if text.isprintable() else printable(text)
 
-    def _compile(self, format: object) -> tuple[str, tuple[str, ...]] | None:
+    def _compile(self, format: object) -> Compiled | None:
         compiled = compile_format(format) if isinstance(format, str) else None
         if isinstance(format, str):
             if len(self._compiled) >= _FORMATS_LIMIT:
@@ -202,10 +218,13 @@ class TextFormatter:
         return compiled
 
 
-def compile_format(format: str) -> tuple[str, tuple[str, ...]] | None:
+Compiled = tuple[str, tuple[str, ...], Sequence[tuple[int, str]]]
+"""A C{%} template, the names of its fields, and those with addresses, each with its place."""
+
+
+def compile_format(format: str) -> Compiled | None:
     """
-    @return: a C{%} template and the names of its fields, or L{None} when the format has more than plain
-        C{{name}} fields.
+    @return: L{None} when the format has more than plain C{{name}} fields.
     """
     template: list[str] = []
     names: list[str] = []
@@ -220,7 +239,8 @@ def compile_format(format: str) -> tuple[str, tuple[str, ...]] | None:
             names.append(name)
     except ValueError:
         return None
-    return "".join(template), tuple(names)
+    addresses = [(index, name) for index, name in enumerate(names) if name in ADDRESSES]
+    return "".join(template), tuple(names), addresses
 
 
 class PostfixRenderer:
@@ -228,16 +248,17 @@ class PostfixRenderer:
     Events to Postfix's lines: C{Nov 22 05:00:52 relay postfix/smtp[123]: text}.
     """
 
-    def __init__(self, hostname: str, syslog_name: str, pid: Callable[[], int]) -> None:
+    def __init__(self, hostname: str, syslog_name: str, pid: Callable[[], int], quote: bool = True) -> None:
         """
         @param hostname: for the second column; Postfix shows the first label of C{myhostname}.
         @param syslog_name: what comes before the program name.
         @param pid: gives the process id (it changes when the service becomes a daemon).
+        @param quote: whether addresses are shown in external form.
         """
         self._hostname = printable(hostname)
         self._syslog_name = printable(syslog_name)
         self._pid = pid
-        self._formatter = TextFormatter()
+        self._formatter = TextFormatter(quote)
         self._timestamps = Timestamps()
         self._heads: dict[str, str] = {}
         self._heads_pid = -1
@@ -286,14 +307,14 @@ class JSONRenderer:
     C{queue_id} (when there is one), C{message} (the text of the line) and every field of the event.
     """
 
-    def __init__(self, hostname: str, syslog_name: str, pid: Callable[[], int]) -> None:
+    def __init__(self, hostname: str, syslog_name: str, pid: Callable[[], int], quote: bool = True) -> None:
         """
         As L{PostfixRenderer}.
         """
         self._hostname = hostname
         self._syslog_name = syslog_name
         self._pid = pid
-        self._formatter = TextFormatter()
+        self._formatter = TextFormatter(quote)
 
     def lines(self, events: Iterable[tuple[Mapping[str, Any], str]]) -> list[str]:
         """

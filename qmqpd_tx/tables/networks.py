@@ -15,6 +15,9 @@ from attrs import frozen
 
 Address = IPv4Address | IPv6Address
 
+LONGEST_ADDRESS = 45
+"""No text of an address is longer."""
+
 
 class NetworkError(Exception):
     """A network that makes no sense; the text says why."""
@@ -103,11 +106,16 @@ def read_network(pattern: str) -> Network:
         ) from None
 
 
-@lru_cache(maxsize=4096)
 def read_address(text: str) -> Address | None:
     """
     @return: the address, or L{None} when the text is none.
     """
+    # Whatever is looked up comes here: what is too long for an address is not to be remembered.
+    return _read_address(text) if len(text) <= LONGEST_ADDRESS else None
+
+
+@lru_cache(maxsize=4096)
+def _read_address(text: str) -> Address | None:
     try:
         return None if "%" in text else ip_address(text)
     except ValueError:

@@ -58,6 +58,9 @@ BUILT_IN: Sequence[ILookupTableType] = (
 )
 """The kinds that come with the package."""
 
+POSTFIX_TYPES = frozenset({"dbm", "internal", "ldap", "memcache", "mysql", "netinfo", "nis", "nisplus", "sdbm"})
+"""The kinds that Postfix has, or had, beside these."""
+
 
 def _plugins() -> Iterable[ILookupTableType]:
     return getPlugins(ILookupTableType)
@@ -100,7 +103,8 @@ def open_with(
     kind = find_kind(type_name, extra)
     if kind is not None:
         return cast(ILookupTable, kind.open(name, context))
+    remedy = "a plugin can bring it (see own-table in the documentation); " * (type_name in POSTFIX_TYPES)
     raise ConfigError(
         f"{context.parameter}: unsupported dictionary type: {type_name} (in {text}); "
-        f"supported are: {', '.join(supported_types(extra))}"
+        f"{remedy}supported are: {', '.join(supported_types(extra))}"
     )

@@ -365,7 +365,7 @@ virtual_mailbox_maps = inline:{ {u@vmb.test = x} }
         """By default nobody is asked, as in Postfix, and nothing is opened."""
         ask = self.routes(self.settings.replace("= yes", "= no"))
         self.assertEqual(ask(b"nobody-here@relay.test"), ("local", "relay.test"))
-        tables = "local_recipient_maps relay_recipient_maps alias_maps".split()
+        tables = ["local_recipient_maps", "relay_recipient_maps", "alias_maps"]
         off = "".join(f"{name} = texthash:/does/not/exist\n" for name in tables)
         self.assertEqual(self.routes(off)(b"u@relay.test"), ("local", "relay.test"))
 

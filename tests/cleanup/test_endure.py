@@ -5,6 +5,7 @@ Whatever happens to a message on its way in, and whenever: one answer, and nothi
 from __future__ import annotations
 
 import gc
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +20,8 @@ from qmqpd_tx.cleanup.incoming import IncomingMessage
 from qmqpd_tx.interfaces import InsufficientSpace, IntakeError, TableError
 from qmqpd_tx.message import Queue, QueueID
 from qmqpd_tx.spool.memory import MemoryMailQueue, MemoryMessageWriter
-from tests.cleanup.maps import BASE
-from tests.cleanup.support import CLIENT, Arrivals, config
+from tests.cleanup.maps import BASE, inline
+from tests.cleanup.support import CLIENT, Arrivals, Intake, config
 from tests.cleanup.test_wait import SlowTable
 
 TABLES = (
@@ -327,6 +328,34 @@ class Failures(SynchronousTestCase):
             del trial, waiter
             gc.collect()
 
+    def test_many_headers(self) -> None:
+        """
+        A message with thousands of addresses in headers asks for some at a time, in order, so that other
+        messages have their turn; and for no more once one of them could not be found out.
+        """
+        headers = b"".join(b"To: u%d@x.test\n" % number for number in range(3000))
+        content = headers + b"\nbody\n"
+        trial = Trial(content)
+        most = 0
+        while trial.table.waiting:
+            most = max(most, len(trial.table.waiting))
+            _, waiter = trial.table.waiting.pop(0)
+            waiter.callback(None)
+        self.assertLess(most, 100)
+        trial.queue.release()
+        (stored,) = trial.arrivals.stored
+        self.assertTrue(headers in stored.content)
+
+        trial = Trial(content)
+        asked = 0
+        while trial.table.waiting:
+            _, waiter = trial.table.waiting.pop(0)
+            asked += 1
+            waiter.errback(TableError("slow:table: away"))
+        self.assertLess(asked, 100)
+        (answer,) = trial.answers
+        assert isinstance(answer, Failure)
+
     def test_bug_at_the_end(self) -> None:
         """
         When finishing a message fails at once, and in a way that nobody has foreseen, the answer says so, and
@@ -353,3 +382,52 @@ class Failures(SynchronousTestCase):
         del trial
         gc.collect()
         self.assertEqual(len(self.flushLoggedErrors(Bug)), 1)
+
+
+class Memory(SynchronousTestCase):
+    """What is remembered from one message to the next."""
+
+    def growth(self, text: str, content: Callable[[bytes], bytes]) -> int:
+        """
+        @param content: makes a message around a long word that is another one each time.
+        @return: how many bytes more are in use after a hundred of them.
+        """
+        intake = Intake(BASE + text)
+        intake.arrivals.arrived = lambda message: message.close()  # type: ignore[method-assign]
+        before = 0
+        tracemalloc.start()
+        try:
+            for number in range(110):
+                word = b"%d" % number + b"x" * 90_000
+                intake.send([content(word)])
+                self.forget(intake.queue)
+                if number == 10:
+                    gc.collect()
+                    before = tracemalloc.get_traced_memory()[0]
+            gc.collect()
+            return tracemalloc.get_traced_memory()[0] - before
+        finally:
+            tracemalloc.stop()
+
+    def forget(self, queue: MemoryMailQueue) -> None:
+        """Remove all messages."""
+        found: list[Any] = []
+        queue.scan(Queue.INCOMING).next(100).addCallback(found.extend)
+        self.assertEqual(len(found), 1)
+        for entry in found:
+            queue.remove(entry.queue_id, Queue.INCOMING)
+
+    def test_checks(self) -> None:
+        """
+        Actions with long texts out of messages are not remembered, nor is what was looked up and not found.
+        """
+        for table in ("pcre:{{/^Subject: (.*)/ REPLACE X-Subject: $$1}}", "cidr:{{127.0.0.0/8 HOLD}}"):
+            text = f"header_checks = {table}\n"
+            self.assertLess(self.growth(text, lambda word: b"Subject: " + word + b"\n\nbody\n"), 2_000_000)
+
+    def test_domains(self) -> None:
+        """
+        Nor are domains that are longer than a domain can be.
+        """
+        text = f"canonical_maps = {inline({'a@b.test': 'b@b.test'})}\n"
+        self.assertLess(self.growth(text, lambda word: b"To: u@" + word + b".test\n\nbody\n"), 2_000_000)

@@ -5,6 +5,13 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from qmqpd_tx.config import config_from_text
+from qmqpd_tx.config.known import KNOWN
+from qmqpd_tx.config.parameters import PARAMETERS
+from tests.config.manual import entries
+
+READ_ONLY = ("config_directory", "process_id", "process_name", "service_name")
+BY_DEFAULT = ("virtual_maps",)
+"""Names that only defaults of other parameters know."""
 
 
 class WarnTests(SynchronousTestCase):
@@ -33,6 +40,51 @@ class WarnTests(SynchronousTestCase):
                 "lmtp_tcp_port, setgid_group, smtpd_banner, smtpd_peername_lookup"
             ],
         )
+
+    def test_manual(self) -> None:
+        """
+        No parameter of the manual pages of intake passes in silence: it has effect, or is named.
+        """
+        config = config_from_text("")
+        for entry in entries():
+            if entry.name in (*READ_ONLY, *BY_DEFAULT):
+                continue
+            value = config.string(entry.name) if entry.name in PARAMETERS else KNOWN.get(entry.name, "no")
+            named = config_from_text(f"{entry.name} = {value}\n").warnings()
+            if entry.effect:
+                self.assertEqual(named, [], entry.name)
+            else:
+                self.assertRegex("".join(named), f"(no effect here|unused parameter): {entry.name}")
+
+    def test_options(self) -> None:
+        """
+        C{-o} options on lines that nobody reads are named, whatever they are; on others they count.
+        """
+        unread = ("bounce unix - - n - 0 bounce", "smtps inet n - n - - smtpd", "x unix n - n - 1 qmgr")
+        for line in (*unread, "y unix - - n - - trivial-rewrite"):
+            config = config_from_text("", f"{line} -o bounce_size_limit=1 -o smtpd_banner=x\n")
+            command = line.split()[-1]
+            self.assertEqual(
+                config.warnings(),
+                [
+                    f"master.cf, line 1: -o options of {command} have no effect here: "
+                    "bounce_size_limit, smtpd_banner"
+                ],
+            )
+        for line in (
+            "cleanup unix n - n - 0 cleanup",
+            "other unix n - n - 0 cleanup",
+            "rewrite unix - - n - - trivial-rewrite",
+            "qmgr unix n - n 300 1 oqmgr",
+            "628 inet n - n - - qmqpd",
+            "smtp unix - - n - - smtp",
+            "mine unix - - n - - plugin",
+        ):
+            config = config_from_text("", f"{line} -o bounce_size_limit=1 -o smtpd_banner=x\n")
+            self.assertEqual(
+                config.warnings(),
+                ["these parameters are known to Postfix but have no effect here: smtpd_banner"],
+            )
 
     def test_unknown(self) -> None:
         """

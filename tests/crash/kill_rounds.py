@@ -25,6 +25,11 @@ the service is killed and started once more, and
 
   - nothing may arrive while it is on hold.
 
+With C{--intake} a header check puts some messages on hold as they come, virtual aliases turn some recipients
+into two, and everything is copied to somebody; all of these must get it, and
+
+  - nothing that is to be held may arrive before it is released.
+
 Exits 0 when all of that holds, 1 when not.
 """
 
@@ -54,6 +59,9 @@ QUIET_SECONDS = 3.0
 TWISTD = "from twisted.scripts.twistd import run; run()"
 ROOT = Path(__file__).resolve().parent.parent.parent
 QUEUES = ("incoming", "active", "deferred", "hold", "corrupt")
+ALIASES = {b"user1@d1.test": [b"one@d1.test", b"other@d4.test"], b"user2@d2.test": [b"two@d2.test"]}
+COPIES_TO = b"log@log.test"
+HELD = b"X-Fate: hold\n"
 COMMANDS = (
     ("postsuper", "-h", "ALL"),
     ("postsuper", "-H", "ALL"),
@@ -165,17 +173,22 @@ class Sink:
 class Client:
     """Hands over messages one after another until told to stop."""
 
-    def __init__(self, port: int, chance: random.Random, name: str) -> None:
+    def __init__(self, port: int, chance: random.Random, name: str, intake: bool) -> None:
+        """
+        @param intake: whether there are aliases, copies and a check that holds.
+        """
         self.port = port
         self.chance = chance
         self.name = name
+        self.intake = intake
         self.sent = 0
+        self.held: set[str] = set()
         self.acknowledged: dict[str, list[bytes]] = {}
         self.unanswered = 0
 
     def message(self) -> tuple[str, list[bytes], bytes]:
         """
-        @return: a fresh token, its recipients, and the whole QMQP request.
+        @return: a fresh token, who is to get it, and the whole QMQP request.
         """
         self.sent += 1
         token = f"{self.name}-{self.sent}"
@@ -183,7 +196,14 @@ class Client:
         size = self.chance.randrange(100_000, 400_000) if large else self.chance.randrange(10, 6000)
         body = (token.encode() + b" 0123456789abcdef\n") * (size // 32 + 1)
         count = self.chance.choice((1, 1, 1, 2, 7))
-        content = b"From: sender@source.test\nDate: Thu, 1 Jan 2026 00:00:00 +0000\nX-Token: %s %s\n\n%s" % (
+        fate = b""
+        if self.intake and self.chance.random() < 0.2:
+            self.held.add(token)
+            fate = HELD
+        head = b"From: sender@source.test\nDate: Thu, 1 Jan 2026 00:00:00 +0000\n"
+        content = b"%s%sX-Token: %s %s\n\n%s" % (
+            head,
+            fate,
             token.encode(),
             hashlib.sha256(body).hexdigest().encode(),
             body,
@@ -191,6 +211,9 @@ class Client:
         recipients = [b"user%d@d%d.test" % (n, n % 3) for n in range(count)]
         addresses = b"".join(map(netstring, recipients))
         request = netstring(netstring(content) + netstring(b"sender@source.test") + addresses)
+        if self.intake:
+            recipients = [one for address in recipients for one in ALIASES.get(address, [address])]
+            recipients.append(COPIES_TO)
         return token, recipients, request
 
     async def run(self) -> None:
@@ -219,7 +242,10 @@ class Client:
 class Service:
     """The service under test: one child process at a time on one scratch folder."""
 
-    def __init__(self, scratch: Path, qmqp_port: int, sink_port: int) -> None:
+    def __init__(self, scratch: Path, qmqp_port: int, sink_port: int, intake: bool) -> None:
+        """
+        @param intake: as in L{Client}.
+        """
         self.scratch = scratch
         self.port = qmqp_port
         self.queue = scratch / "queue"
@@ -236,6 +262,16 @@ class Service:
             "maximal_backoff_time = 2s\n"
             "queue_run_delay = 1s\n"
         )
+        if intake:
+            lines = [b"%s %s\n" % (name, b", ".join(members)) for name, members in ALIASES.items()]
+            (scratch / "aliases").write_bytes(b"".join(lines))
+            (scratch / "checks").write_text(f"/^{HELD.decode().strip()}/ HOLD\n")
+            with (scratch / "main.cf").open("a") as config:
+                config.write(
+                    f"virtual_alias_maps = texthash:{scratch}/aliases\n"
+                    f"header_checks = regexp:{scratch}/checks\n"
+                    f"always_bcc = {COPIES_TO.decode()}\n"
+                )
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -390,14 +426,15 @@ async def rounds(options: argparse.Namespace, scratch: Path) -> int:
     sink = Sink(chance, options.deferring)
     sink_port, qmqp_port = free_port(), free_port()
     server = await asyncio.start_server(sink.serve, "127.0.0.1", sink_port, limit=1 << 20)
-    service = Service(scratch, qmqp_port, sink_port)
+    service = Service(scratch, qmqp_port, sink_port, options.intake)
     operator = Operator(service, chance)
     acknowledged: dict[str, list[bytes]] = {}
+    held: set[str] = set()
     problems: list[str] = []
     unanswered = 0
     for number in range(options.rounds):
         await service.start()
-        clients = [Client(qmqp_port, chance, f"{number}-{n}") for n in range(options.clients)]
+        clients = [Client(qmqp_port, chance, f"{number}-{n}", options.intake) for n in range(options.clients)]
         tasks = [asyncio.ensure_future(client.run()) for client in clients]
         hands = [asyncio.ensure_future(operator.run()) for _ in range(options.operator)]
         await asyncio.sleep(chance.uniform(0.02, options.longest))
@@ -408,6 +445,7 @@ async def rounds(options: argparse.Namespace, scratch: Path) -> int:
         await asyncio.gather(*hands)
         for client in clients:
             acknowledged.update(client.acknowledged)
+            held |= client.held
             unanswered += client.unanswered
         if (number + 1) % 20 == 0:
             print(
@@ -417,6 +455,13 @@ async def rounds(options: argparse.Namespace, scratch: Path) -> int:
     await service.start()
     if options.operator:
         problems += await operator.freeze(sink)
+    elif options.intake:
+        end = time.monotonic() + DRAIN_TIME_LIMIT
+        while time.monotonic() < end and service.queued(("incoming", "active", "deferred")):
+            await asyncio.sleep(0.2)
+        problems += [f"{token}: arrived although it is on hold" for token in held & sink.tokens.keys()]
+        print(f"{len(service.queued(('hold',)))} messages on hold", flush=True)
+    if options.operator or options.intake:
         await operator.release()
     end = time.monotonic() + DRAIN_TIME_LIMIT
     while time.monotonic() < end and service.queued():
@@ -457,6 +502,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--longest", type=float, default=0.8, help="longest time under load, seconds")
     parser.add_argument("--operator", type=int, default=0, help="commands that run at a time beside it")
     parser.add_argument("--deferring", type=float, default=0.0, help="share of recipients the sink defers")
+    parser.add_argument("--intake", action="store_true", help="with holds, aliases and copies")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--keep", type=Path, help="scratch folder to use and keep")
     options = parser.parse_args(arguments)

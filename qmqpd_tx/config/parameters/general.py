@@ -142,7 +142,6 @@ PARAMETERS: tuple[Parameter, ...] = (
         type=Type.ENUM,
         default="external",
         choices=("external", "internal"),
-        effect=False,
         help="Log addresses quoted as on the wire (external) or plain (internal).",
     ),
     Parameter(
