@@ -20,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from qmqpd_tx.config import config_from_text
 from qmqpd_tx.interfaces import ConfigError
 from qmqpd_tx.maillog import MailLog
-from qmqpd_tx.maillog.render import delay_text, printable
+from qmqpd_tx.maillog.render import delay_text, external, printable
 from qmqpd_tx.maillog.sinks import DescriptorSink
 
 SETTINGS = "myhostname = relay.example.org\n"
@@ -107,6 +107,9 @@ class PostfixLineTests(Case):
         show()
         maillog.reconfigure(self.config("info_log_address_format = internal\n"))  # type: ignore[arg-type]
         show()
+        for route in (b"@a.test,@b.test:x@c.test", b"@a.test:x y@c.test", b"@a>:x@c.test", b"@a.test@b.test"):
+            self.assertEqual(external(route).startswith(b"@"), b">" not in route and b":" in route)
+        self.assertEqual(external(b"@a.test:x y@c.test"), b'@a.test:"x y"@c.test')
         usual = "ABC: from=<>, to=<a@b>"
         self.assertEqual(
             self.texts(),

@@ -35,7 +35,7 @@ REPLY_LIMIT = 512
 """The longest text of a REJECT in a reply, in bytes: a pattern may copy parts of the content into it."""
 
 _HEADER_TEXT = re.compile(rb"[!-9;-~]+[ \t]*:")
-_LINE_ENDS = re.compile(rb"\n+([ \t]?)")
+_NEW_LINE = re.compile(rb"\n(?![ \t])")
 _NO_TEXT = bytes.maketrans(b"\r\0", b"  ")
 _STATUS = re.compile(rb"([0-9])\.([0-9]{1,3})\.([0-9]{1,3})(?=[ \t]|$)[ \t]*")
 
@@ -149,7 +149,7 @@ class Actions:
 
     def _discard(self, rest: bytes, check: Check, text: bytes) -> None:
         self._remark("discard", check.context, text, rest)
-        self._verdict.discard = True
+        self._verdict.throw_away()
         self.active = False
 
     def _hold(self, rest: bytes, check: Check, text: bytes) -> None:
@@ -171,7 +171,7 @@ class Actions:
             )
             return
         self._remark("redirect", check.context, text, rest)
-        self._verdict.redirect = CONTROLS.sub(b"?", rest)
+        self._verdict.redirect = CONTROLS.sub(b" ", rest)
         self.active = False
 
     def _bcc(self, rest: bytes, check: Check, text: bytes) -> None:
@@ -196,7 +196,7 @@ class Actions:
             )
         else:
             self._remark("filter", check.context, text, rest)
-            self._verdict.content_filter = CONTROLS.sub(b"?", rest)
+            self._verdict.content_filter = CONTROLS.sub(b" ", rest)
 
     def _warning(self, rest: bytes, check: Check, text: bytes) -> None:
         self._remark("warning", check.context, text, rest)
@@ -253,7 +253,7 @@ def _storable(text: bytes, check: Check) -> bytes:
         return text
     if check.context != "header":
         return text.replace(b"\n", b" ")
-    return _LINE_ENDS.sub(lambda found: b"\n" + (found.group(1) or b"\t"), text.rstrip(b"\n"))
+    return _NEW_LINE.sub(b"\n\t", text)
 
 
 _ACTIONS: Mapping[str, Callable[[Actions, bytes, Check, bytes], Edit | None]] = MappingProxyType(

@@ -17,6 +17,7 @@ after the Received header instead.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 from twisted.internet.defer import Deferred, DeferredSemaphore, fail
 
@@ -35,6 +36,8 @@ from qmqpd_tx.interfaces import IntakeError, Treatment
 from qmqpd_tx.message import ClientInfo, QueueID
 
 log = Logger(namespace="qmqpd_tx.cleanup")
+
+_BODY = Part.BODY
 
 SHOWN = 200
 """How many bytes of a line the log shows."""
@@ -169,7 +172,7 @@ class Content:
         if not self.eight_bit and not data.isascii():
             self.eight_bit = True
         headers = self._headers
-        if headers.part is Part.BODY:
+        if headers.part is _BODY:
             return self._body(self._inspected(data))
         if self._first_chunk:
             self._first_chunk = False
@@ -187,7 +190,7 @@ class Content:
         """
         There is no more.
         """
-        if self._headers.part is not Part.BODY:
+        if self._headers.part is not _BODY:
             output, body = self._headers.close()
             waiting = self._end_headers(await joined(output), body)
             if waiting is not None:
@@ -304,8 +307,11 @@ async def joined(pieces: list[bytes | Deferred[bytes]]) -> bytes:
     @return: all of them.
     @raise TableError: a part cannot be made.
     """
-    if len(pieces) == 1 and isinstance(pieces[0], bytes):
-        return pieces[0]
+    try:
+        # Nearly always there is nothing to wait for.
+        return b"".join(cast(list[bytes], pieces))
+    except TypeError:
+        pass
     whole: list[bytes] = []
     for index, piece in enumerate(pieces):
         if isinstance(piece, Deferred):

@@ -60,6 +60,10 @@ _FROM_LINE = re.compile(rb">*From ")
 _LINE_END = re.compile(rb"\n(?![ \t])")
 
 
+MESSAGE_IDS = 100
+"""How many Message-ID headers of one message are remembered, and logged."""
+
+
 class Part(enum.Enum):
     """Where in the message we are."""
 
@@ -93,6 +97,7 @@ class HeaderRules:
     @ivar complete: gives a header's value with complete addresses, or L{None} if it may stay, or a Deferred
         of one of these; takes name and value.
     @ivar clean: matches values that are known to be complete.
+    @ivar seen: what L{known} has given, by name as it is written.
     @ivar completed: what L{complete} gives for a header, as in L{HeaderSection}; C{b""}: it may stay.
     """
 
@@ -102,21 +107,21 @@ class HeaderRules:
     complete: Callable[[bytes, bytes], bytes | Deferred[bytes | None] | None]
     clean: re.Pattern[bytes] = CLEAN
     completed: Remembered = Factory(lambda: Remembered(True))
-    _known: dict[bytes, tuple[bytes, int]] = Factory(dict)
+    seen: dict[bytes, tuple[bytes, int]] = Factory(dict)
 
     def known(self, name: bytes) -> tuple[bytes, int] | None:
         """
         @param name: what comes before a colon.
         @return: it in lower case, and its kind, 0 if it passes; L{None}: it is no name of a header.
         """
-        known = self._known.get(name)
-        if known is None and len(name) < self.line_limit and _WHOLE_NAME.fullmatch(name):
-            lower = name.lower()
-            known = lower, self.kinds.get(lower, 0)
-            if len(name) <= KNOWN_LENGTH:
-                if len(self._known) >= KNOWN_NAMES:
-                    self._known.clear()
-                self._known[name] = known
+        if len(name) >= self.line_limit or not _WHOLE_NAME.fullmatch(name):
+            return None
+        lower = name.lower()
+        known = lower, self.kinds.get(lower, 0)
+        if len(name) <= KNOWN_LENGTH:
+            if len(self.seen) >= KNOWN_NAMES:
+                self.seen.clear()
+            self.seen[name] = known
         return known
 
 
@@ -163,6 +168,8 @@ def header_kinds(drop: frozenset[bytes]) -> dict[bytes, int]:
     return {name: kind.value for name, kind in kinds.items()}
 
 
+# In Python 3.11 a member of an enumeration takes ten times as long to look up as a global.
+_START, _BODY = Part.START, Part.BODY
 _ADDRESSES, _DROP, _RECEIVED = Kind.ADDRESSES.value, Kind.DROP.value, Kind.RECEIVED.value
 _MESSAGE_ID, _RESENT_MESSAGE_ID = Kind.MESSAGE_ID.value, Kind.RESENT_MESSAGE_ID.value
 _RESENT, _MIME = Kind.RESENT.value, Kind.MIME.value
@@ -177,7 +184,7 @@ class HeaderSection:
     @ivar received: how many C{Received:} headers there were.
     @ivar names: the lower-case names of the headers of some L{Kind} but C{MIME} that were there, with the
         dropped ones.
-    @ivar message_ids: (resent, value) of each Message-ID header, in order.
+    @ivar message_ids: (resent, value) of each Message-ID header, in order; of the first L{MESSAGE_IDS}.
     @ivar resent: whether there were C{Resent-} headers.
     """
 
@@ -209,7 +216,7 @@ class HeaderSection:
         @param known: takes a header without its last line end; gives what C{mapped} would give now,
             C{b""} where that is L{None}; L{None} where it is not known.
         """
-        self.part = Part.START
+        self.part = _START
         self.received = 0
         self.names: set[bytes] = set()
         self.message_ids: list[tuple[bool, bytes]] = []
@@ -232,35 +239,38 @@ class HeaderSection:
         # With a vertical tab in it, the keys could not be told from what they stand for.
         if len(block) > rules.size_limit or b"\0" in block or FOLD in block:
             return None
-        # One line is one header there; and what is where in it, is there in the block.
+        # One line is one header there, as long as the header.
         keys = keys_of(block)
-        found: list[tuple[int, bytes, bytes, int, bytes]] = []
-        start = 0
-        for header in keys[:-1].split(b"\n"):
+        headers = keys[:-1].split(b"\n")
+        inspector = self._inspector
+        matters = ~_MIME if inspector is None else ~0
+        seen = rules.seen
+        found: list[tuple[int, bytes, bytes, int]] = []
+        for index, header in enumerate(headers):
             name, colon, _ = header.partition(b":")
-            known = rules.known(name)
+            known = seen.get(name) or rules.known(name)
             if known is None or not colon:
                 return None
             lower, kind = known
-            if kind:
-                found.append((start, name, lower, kind, header))
-            start += len(header) + 1
-        inspector = self._inspector
+            if kind & matters:
+                found.append((index, name, lower, kind))
         output: list[bytes | Deferred[bytes]] = []
         if inspector is not None and not inspector.is_quiet(keys):
-            for header in keys[:-1].split(b"\n"):
+            for header in headers:
                 self._treat(header.partition(b":")[0], header.replace(FOLD, b"\n"), output)
             return self._end(output, b"")[0]
         done = 0
-        for start, name, lower, kind, header in found:
-            header = header.replace(FOLD, b"\n")
+        for index, name, lower, kind in found:
+            header = headers[index].replace(FOLD, b"\n")
             if kind & _MIME and inspector is not None:
                 inspector.note(lower, header)
-            if kind != _MIME:
-                changed = self._remark(name, lower, kind, header)
-                if changed is not None:
-                    output += (block[done:start], changed)
-                    done = start + len(header) + 1
+            if kind == _MIME:
+                continue
+            changed = self._remark(name, lower, kind, header)
+            if changed is not None:
+                start = sum(map(len, headers[:index])) + index
+                output += (block[done:start], changed)
+                done = start + len(header) + 1
         output.append(block[done:] if done else block)
         return self._end(output, b"")[0]
 
@@ -319,7 +329,7 @@ class HeaderSection:
     ) -> tuple[list[bytes | Deferred[bytes]], bytes]:
         body = gap + bytes(self._buffer)
         self._buffer.clear()
-        self.part = Part.BODY
+        self.part = _BODY
         if self._inspector is not None:
             self._inspector.begin_body(bool(gap))
         return output, body
@@ -385,7 +395,7 @@ class HeaderSection:
                 self.received += 1
             if kind & _RESENT:
                 self.resent = True
-            if kind & (_MESSAGE_ID | _RESENT_MESSAGE_ID):
+            if kind & (_MESSAGE_ID | _RESENT_MESSAGE_ID) and len(self.message_ids) < MESSAGE_IDS:
                 value = header[len(name) + 1 :].lstrip(b" \t\n")
                 self.message_ids.append((bool(kind & _RESENT_MESSAGE_ID), value))
         if kind & _DROP:

@@ -160,7 +160,9 @@ class IncomingMessage:
             waiting = await self._content.take(data)
             if waiting is not None:
                 await waiting
-            self._heed()
+            if self._verdict.over:
+                # What was written is not needed any more.
+                self._writer.abort()
 
     async def _take_sender(self, address: bytes, verp_delimiters: bytes | None) -> None:
         self._given_sender = address
@@ -215,8 +217,8 @@ class IncomingMessage:
         sender = self._sender or b""
         recipient = self._first[0] if self._recipients == 1 and self._first is not None else None
         top = self._content.top(recipient, sender)
-        self._heed()
         if self._verdict.over:
+            self._writer.abort()
             return
         envelope = Envelope(
             sender=sender,
@@ -331,10 +333,8 @@ class IncomingMessage:
             self._fail(IntakeError(True, "5.1.0", "Error: no recipients specified"))
         if not verdict.over and not self._envelope:
             await self._write_envelope()
-        if not verdict.over:
-            copies = await self._addressees.copies(tuple(verdict.bcc))
-            if copies:
-                await self._write_recipients(None, copies)
+        if not verdict.over and (verdict.bcc or self._maps.always_bcc):
+            await self._write_recipients(None, await self._addressees.copies(tuple(verdict.bcc)))
         if verdict.redirect and not verdict.over:
             waiting = self._written(self._writer.recipient(verdict.redirect, self._last_recipient or b""))
             if waiting is not None:
@@ -403,13 +403,6 @@ class IncomingMessage:
         self._answer(error)
 
     # --- failure -----------------------------------------------------------------------------------
-
-    def _heed(self) -> None:
-        """
-        Act on what a check has decided: what was written is not needed any more.
-        """
-        if self._verdict.over:
-            self._writer.abort()
 
     def _failed(self, failure: Failure) -> None:
         """

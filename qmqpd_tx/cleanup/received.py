@@ -17,32 +17,32 @@ def received(
     settings: Settings, queue_id: QueueID, client: ClientInfo | None, recipient: bytes | None, date: bytes
 ) -> bytes:
     """
-    @param settings: for C{myhostname} and C{mail_name}.
+    @param settings: for its C{by} clause.
     @param queue_id: the message's name here.
     @param client: who brought it; L{None} for mail made here.
     @param recipient: the only recipient, as the client sent it; L{None} if there are several.
     @param date: when it arrived.
     @return: the header.
     """
-    name = queue_id.encode()
-    by = b"by %b (%b)" % (settings.hostname, settings.mail_name)
     if client is None:
-        return b"Received: %b\n\tid %b; %b\n" % (by, name, date)
-    host = client.name.encode("ascii", "replace")
-    address = client.address.encode("ascii", "replace")
-    if b":" in address:
-        address = b"IPv6:" + address
-    protocol = client.protocol.encode("ascii", "replace")
-    start = b"Received: from %b (%b [%b])\n\t%b with %b" % (host, host, address, by, protocol)
+        return b"Received: %b\n\tid %b; %b\n" % (settings.by, queue_id.encode(), date)
+    host, address = client.name, client.address
+    if ":" in address:
+        address = f"IPv6:{address}"
+    start = f"Received: from {host} ({host} [{address}])\n\t".encode("ascii", "replace")
     if recipient is None:
-        return b"%b\n\tid %b; %b\n" % (start, name, date)
-    return b"%b id %b\n\tfor <%b>; %b\n" % (start, name, _quote(recipient), date)
+        end = f" with {client.protocol}\n\tid {queue_id}; ".encode("ascii", "replace")
+        return b"%b%b%b%b\n" % (start, settings.by, end, date)
+    end = f" with {client.protocol} id {queue_id}\n\tfor <".encode("ascii", "replace")
+    return b"%b%b%b%b>; %b\n" % (start, settings.by, end, _quote(recipient), date)
 
 
 def _quote(recipient: bytes) -> bytes:
     """
     @return: an address in external form; a source route stays in front.
     """
+    if not recipient.startswith(b"@"):
+        return quote_address(recipient) if recipient else b'""'
     direct = strip_source_route(recipient)
     route = recipient[: len(recipient) - len(direct)]
-    return route + quote_address(direct) if direct else b'""'
+    return route + quote_address(direct)

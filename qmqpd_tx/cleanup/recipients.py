@@ -117,7 +117,7 @@ class Addressees:
         """
         maps = self._maps
         # An action may have taken it from the message.
-        complete = maps.rewriter.rewrite(CONTROLS.sub(b"?", address))
+        complete = maps.rewriter.rewrite(CONTROLS.sub(b" ", address))
         mapped = await maps.envelope_recipient.apply(complete, self._queue_id)
         return self._fresh(await self._expand(mapped), mapped, True)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any, Self
 
-from attrs import frozen
+from attrs import field, frozen
 
 from qmqpd_tx.address.mailboxes import CLEAN, CLEAN_DOTTED, complete_addresses
 from qmqpd_tx.address.smtputf8 import Detection
@@ -40,6 +40,7 @@ class Settings:
     @ivar always_add: C{always_add_missing_headers}.
     @ivar undisclosed: C{undisclosed_recipients_header}; empty: none.
     @ivar detection: which mail is looked at for what needs SMTPUTF8.
+    @ivar by: the clause of the Received header that says who has received the message.
     """
 
     hostname: bytes
@@ -55,6 +56,11 @@ class Settings:
     always_add: bool
     undisclosed: bytes
     detection: Detection
+    by: bytes = field(init=False)
+
+    @by.default
+    def _by(self) -> bytes:
+        return b"by %b (%b)" % (self.hostname, self.mail_name)
 
     @classmethod
     def from_config(

@@ -17,6 +17,8 @@ from qmqpd_tx.interfaces import IntakeError
 class Verdict:
     """
     @ivar error: why the message is refused; the first reason stays.
+    @ivar over: whether the rest of the content does not matter any more: it is refused, or thrown away. An
+        attribute of its own, since it is asked for at every step.
     @ivar discard: whether it is accepted and thrown away.
     @ivar hold: whether it goes to the hold queue.
     @ivar passed: whether mail filters are not to see it (PASS).
@@ -29,6 +31,7 @@ class Verdict:
     """
 
     error: IntakeError | None = None
+    over: bool = False
     discard: bool = False
     hold: bool = False
     passed: bool = False
@@ -37,17 +40,19 @@ class Verdict:
     bcc: dict[bytes, None] = Factory(dict)
     flaw: IntakeError | None = None
 
-    @property
-    def over(self) -> bool:
-        """Whether the rest of the content does not matter any more."""
-        return self.discard or self.error is not None
-
     def reject(self, error: IntakeError) -> None:
         """
         Refuse the message.
         """
         if self.error is None:
             self.error = error
+            self.over = True
+
+    def throw_away(self) -> None:
+        """
+        Accept the message and discard it.
+        """
+        self.discard = self.over = True
 
     def object_to(self, error: IntakeError) -> None:
         """
@@ -61,4 +66,4 @@ class Verdict:
         All of the content was seen.
         """
         if self.flaw is not None and not self.over:
-            self.error = self.flaw
+            self.reject(self.flaw)

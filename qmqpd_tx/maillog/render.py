@@ -25,7 +25,7 @@ from typing import Any
 
 from twisted.logger import LogLevel, formatEvent
 
-from qmqpd_tx.address.syntax import quote_address
+from qmqpd_tx.address.syntax import quote_address, strip_source_route
 
 NAMESPACE = "qmqpd_tx."
 """Where our own programs log: C{qmqpd_tx.smtp} is C{postfix/smtp}."""
@@ -61,6 +61,7 @@ _LEVEL_NAMES: dict[Any, str] = {
     LogLevel.critical: "fatal",
 }
 
+_ROUTE = re.compile(rb"@[A-Za-z0-9.,@-]+:")
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
@@ -87,6 +88,19 @@ def field_text(value: object) -> str:
     if isinstance(value, float):
         return delay_text(value)
     return str(value)
+
+
+def external(address: bytes) -> bytes:
+    """
+    @param address: in internal form, as a client sent it.
+    @return: in external form; a source route stays in front, as in Postfix.
+    """
+    if address.startswith(b"@"):
+        direct = strip_source_route(address)
+        route = address[: len(address) - len(direct)]
+        if _ROUTE.fullmatch(route):
+            return route + quote_address(direct)
+    return quote_address(address)
 
 
 def delay_text(seconds: float) -> str:
@@ -188,7 +202,7 @@ class TextFormatter:
                 if addresses and self._quote:
                     for index, name in addresses:
                         address = event[name]
-                        if type(address) is bytes and (quoted := quote_address(address)) is not address:
+                        if type(address) is bytes and (quoted := external(address)) is not address:
                             values[index] = field_text(quoted)
                 text = template % tuple(values)
             except Exception:

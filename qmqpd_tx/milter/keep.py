@@ -168,7 +168,8 @@ class ContentKeeper:
         file, self._file = self._file, None
         if file is not None and self._in_thread is not None:
             # To free the blocks of a large file takes a while, too.
-            self._in_thread(file.close)
+            # It has no name any more: whatever goes wrong with that is nobody's loss.
+            self._in_thread(file.close).addErrback(lambda _: None)
 
 
 def _store(file: IO[bytes] | None, directory: str, offset: int, data: bytes) -> IO[bytes]:

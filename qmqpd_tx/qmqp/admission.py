@@ -24,12 +24,18 @@ from qmqpd_tx.qmqp.settings import Settings
 
 log = Logger(namespace="qmqpd_tx.qmqpd")
 
+REMEMBERED_CLIENTS = 10_000
+"""Of how many clients it is remembered whether they may use the service."""
+
 
 class ClientList(Protocol):
     """A list of clients, as C{qmqpd_authorized_clients}."""
 
     immediate: bool
     """Whether L{matches} may be called."""
+
+    stable: bool
+    """Whether a client that is asked for twice has the same answer."""
 
     def matches(self, name: str, address: str) -> bool:
         """
@@ -72,7 +78,7 @@ class Admission:
     @ivar level: C{debug_peer_level}, or 0 when no client is to be logged verbosely.
     """
 
-    __slots__ = ("_lists", "_remote", "_usual", "level")
+    __slots__ = ("_authorized", "_lists", "_remote", "_usual", "level")
 
     def __init__(self, lists: ClientLists, settings: Settings) -> None:
         """
@@ -80,6 +86,7 @@ class Admission:
         @param settings: the usual treatment, and that of mail from elsewhere.
         """
         self._lists = lists
+        self._authorized: dict[tuple[str, str], bool] = {}
         self._usual = settings.treatment
         self._remote = evolve(settings.treatment, remote_domain=settings.remote_domain)
         self.level = settings.debug_level if lists.debug is not None else 0
@@ -103,7 +110,17 @@ class Admission:
         @return: whether it may use the service.
         @raise Exception: this cannot be said.
         """
-        return await _listed(self._lists.access, client)
+        # Nearly every connection is from a client that was here before.
+        key = client.name, client.address
+        authorized = self._authorized.get(key)
+        if authorized is None:
+            access = self._lists.access
+            authorized = await _listed(access, client)
+            if access.stable:
+                if len(self._authorized) >= REMEMBERED_CLIENTS:
+                    self._authorized.clear()
+                self._authorized[key] = authorized
+        return authorized
 
     async def excepted(self, client: ClientInfo) -> bool:
         """

@@ -40,6 +40,7 @@ class Table(Protocol):
     """A lookup table."""
 
     immediate: bool
+    stable: bool
 
     def lookup(self, key: bytes) -> bytes | Deferred[bytes | None] | None: ...
 
@@ -53,13 +54,15 @@ class AddressTable:
     The clients whose network address a table has; its values do not matter.
 
     @ivar immediate: see L{ClientList}.
+    @ivar stable: likewise.
     """
 
-    __slots__ = ("_table", "immediate")
+    __slots__ = ("_table", "immediate", "stable")
 
     def __init__(self, table: Table) -> None:
         self._table = table
         self.immediate: bool = table.immediate
+        self.stable: bool = table.stable
 
     def matches(self, name: str, address: str) -> bool:
         """See L{ClientList.matches}."""
@@ -78,10 +81,12 @@ class OwnAddresses:
     Clients on this host: C{permit_inet_interfaces}.
 
     @ivar immediate: see L{ClientList}.
+    @ivar stable: likewise; addresses come and go.
     """
 
     __slots__ = ("_interfaces", "_is_ours")
     immediate = True
+    stable = False
 
     def __init__(self, interfaces: Sequence[str], is_ours: Callable[[str], bool]) -> None:
         """

@@ -58,7 +58,7 @@ BUILT_IN: Sequence[ILookupTableType] = (
 )
 """The kinds that come with the package."""
 
-POSTFIX_TYPES = frozenset({"dbm", "internal", "ldap", "memcache", "mysql", "netinfo", "nis", "nisplus", "sdbm"})
+POSTFIX_TYPES = frozenset({"dbm", "internal", "ldap", "memcache", "mysql", "nis", "nisplus", "sdbm"})
 """The kinds that Postfix has, or had, beside these."""
 
 

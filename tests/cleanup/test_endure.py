@@ -7,6 +7,7 @@ from __future__ import annotations
 import gc
 import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from attrs import define, field
@@ -20,9 +21,12 @@ from qmqpd_tx.cleanup.incoming import IncomingMessage
 from qmqpd_tx.interfaces import InsufficientSpace, IntakeError, TableError
 from qmqpd_tx.message import Queue, QueueID
 from qmqpd_tx.spool.memory import MemoryMailQueue, MemoryMessageWriter
+from qmqpd_tx.tables import Tables
+from qmqpd_tx.tables.cdb import write_cdb
 from tests.cleanup.maps import BASE, inline
 from tests.cleanup.support import CLIENT, Arrivals, Intake, config
 from tests.cleanup.test_wait import SlowTable
+from tests.milter.memory import log_lines
 
 TABLES = (
     "canonical_maps",
@@ -384,6 +388,52 @@ class Failures(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(Bug)), 1)
 
 
+class Reloads(SynchronousTestCase):
+    """The tables change while a message is on its way."""
+
+    def test_file(self) -> None:
+        """
+        A message that began before goes on with the table as it was, and the next one has the new one.
+        """
+        path = Path(self.mktemp()).absolute()
+        self.write(path, b"old@y.test")
+        clock = Clock()
+        tables = Tables(reactor=clock)
+        settings = config(BASE + f"virtual_alias_maps = cdb:{path}\n")
+        queue = MemoryMailQueue()
+        queue.start()
+        arrivals = Arrivals()
+        cleanup = Cleanup(
+            config=settings, clock=clock, queue=queue, arrivals=arrivals, open_table=tables.open
+        )
+        incoming = cleanup.begin(CLIENT)
+        incoming.content(b"\nbody\n")
+        self.write(path, b"new@y.test")
+        self.assertEqual(tables.changed(), [f"{path}.cdb"])
+        tables.renew()
+        cleanup.reconfigure(settings)
+        tables.keep()
+        clock.advance(60)
+        following = cleanup.begin(CLIENT)
+        for message in (incoming, following):
+            message.sender(b"s@x.test")
+            message.recipient(b"r@x.test")
+            self.successResultOf(message.finish())
+        self.assertEqual(
+            [stored.recipients for stored in arrivals.stored],
+            [[(b"old@y.test", b"r@x.test")], [(b"new@y.test", b"r@x.test")]],
+        )
+        tables.close()
+        self.assertEqual(clock.getDelayedCalls(), [])
+
+    def write(self, path: Path, value: bytes) -> None:
+        """As postmap does it."""
+        new = path.with_suffix(".new")
+        with new.open("wb") as stream:
+            write_cdb(stream, [(b"r@x.test", value)])
+        new.rename(f"{path}.cdb")
+
+
 class Memory(SynchronousTestCase):
     """What is remembered from one message to the next."""
 
@@ -424,6 +474,14 @@ class Memory(SynchronousTestCase):
         for table in ("pcre:{{/^Subject: (.*)/ REPLACE X-Subject: $$1}}", "cidr:{{127.0.0.0/8 HOLD}}"):
             text = f"header_checks = {table}\n"
             self.assertLess(self.growth(text, lambda word: b"Subject: " + word + b"\n\nbody\n"), 2_000_000)
+
+    def test_message_ids(self) -> None:
+        """
+        A message of nothing but Message-ID headers neither stays in memory nor fills the log.
+        """
+        lines = log_lines(self)
+        Intake().store(b"Message-Id: <x@y.test>\n" * 10_000 + b"\nbody\n")
+        self.assertLess(sum("message-id=" in line for line in lines), 200)
 
     def test_domains(self) -> None:
         """

@@ -141,6 +141,48 @@ class OddHeaders(SynchronousTestCase):
         """
         self.check(b"Subject : a\nX\t: b\nY:  two\n\nb\n", b"Subject: a\nX: b\nY:  two\n\nb\n")
 
+    def test_vertical_tab(self) -> None:
+        """
+        It is no line end.
+        """
+        headers = b"X: a\v b\nTo: c@x.test,\n d@x.test,\v e@x.test\nY: z\v\tw\n\nb\n"
+        self.check(headers, headers)
+        self.check(
+            b"X: a\v b\nTo: a,\n b\n\nb\n",
+            b"X: a\v b\nTo: a@origin.test, b@origin.test\n\nb\n",
+            "myorigin = origin.test\n",
+        )
+
+    def test_name_without_colon(self) -> None:
+        """
+        The name of a header alone is no header, though it was seen in one.
+        """
+        intake = Intake()
+        for line, expected in ((b"Subject: x\n", b"Subject: x\n\nb\n"), (b"Subject\n", b"\nSubject\n\nb\n")):
+            self.assertEqual(intake.store(COMPLETE + line + b"\nb\n").body, COMPLETE + expected)
+
+    def test_long_name(self) -> None:
+        """
+        A name as long as a line may be is none.
+        """
+        for length, gap in ((2047, b""), (2048, b"\n")):
+            headers = b"X" * length + b": y\n\nb\n"
+            self.check(headers, gap + headers)
+
+    def test_headers_that_come_again(self) -> None:
+        """
+        What is done to a header is done to it in each message, and to others like it.
+        """
+        intake = Intake("myorigin = origin.test\n")
+        for line, expected in (
+            (b"To: a\n", b"To: a@origin.test\n"),
+            (b"To: a@b.test\n", b"To: a@b.test\n"),
+            (b"TO: a\n", b"TO: a@origin.test\n"),
+            (b"To:a@b.test\n", b"To:a@b.test\n"),
+            (b"To: a,\n b\n", b"To: a@origin.test, b@origin.test\n"),
+        ) * 2:
+            self.assertEqual(intake.store(COMPLETE + line + b"\nb\n").body, COMPLETE + expected + b"\nb\n")
+
     def test_no_header(self) -> None:
         """
         A line that is no header starts the body, after an empty line.

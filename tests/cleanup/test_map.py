@@ -223,6 +223,67 @@ class CanonicalTests(SynchronousTestCase):
             self.assertEqual(sender(made, once), once)
 
 
+class RememberedTests(SynchronousTestCase):
+    """What is known of addresses and headers that come again."""
+
+    LINE = b"To: a@x.test, c@x.test"
+
+    def test_stable(self) -> None:
+        """
+        What a stable table has made of them is known from then on, also that nothing changes.
+        """
+        made = maps(canonical_maps=inline({"a@x.test": "b@y.test"}))
+        for address, result in ((b"a@x.test", b"b@y.test"), (b"c@x.test", b"c@x.test"), (b"", b"")):
+            self.assertIsNone(made.senders.get(address))
+            sender(made, address)
+            self.assertEqual(made.senders.get(address), result)
+        for line, known in ((self.LINE, b" b@y.test, c@x.test"), (b"From: c@x.test", b"")):
+            self.assertIsNone(made.headers.get(line))
+            header(made, line)
+            self.assertEqual(made.headers.get(line), known)
+        remote = made.variant(True, "else.test")
+        self.assertIsNone(remote.headers.get(self.LINE))
+        self.assertIsNone(made.variant(False).senders.get(b"a@x.test"))
+
+    def test_not_stable(self) -> None:
+        """
+        A table that may say something else another time is asked each time.
+        """
+        made = maps(canonical_maps="randmap:{ b@y.test }")
+        for _ in range(2):
+            self.assertEqual(sender(made, b"a@x.test"), b"b@y.test")
+            self.assertEqual(header(made, self.LINE), b"To: b@y.test, b@y.test")
+            self.assertEqual(header(made, b"To: b@y.test"), b"To: b@y.test")
+        self.assertIsNone(made.senders.get(b"a@x.test"))
+        self.assertIsNone(made.headers.get(self.LINE))
+        self.assertIsNone(made.headers.get(b"To: b@y.test"))
+
+    def test_warned_of(self) -> None:
+        """
+        What there is to warn of is warned of each time.
+        """
+        made = maps(canonical_maps=inline({"a@x.test": "b@y.test, c@y.test"}))
+        with warnings() as seen:
+            sender(made, b"a@x.test")
+            header(made, b"From: a@x.test")
+            once = len(seen)
+            sender(made, b"a@x.test")
+            header(made, b"From: a@x.test")
+        self.assertGreaterEqual(once, 2)
+        self.assertEqual(len(seen), 2 * once)
+
+    def test_bounds(self) -> None:
+        """
+        What is long is not remembered.
+        """
+        made = maps(canonical_maps=inline({"a@x.test": "b@y.test"}))
+        long = b"a" * 300 + b"@x.test"
+        sender(made, long)
+        header(made, b"To: " + long)
+        self.assertIsNone(made.senders.get(long))
+        self.assertIsNone(made.headers.get(b"To: " + long))
+
+
 class MasqueradeTests(SynchronousTestCase):
     """C{masquerade_domains}."""
 

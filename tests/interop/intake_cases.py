@@ -648,8 +648,32 @@ TROUBLE = Scenario(
     ],
 )
 
+COPIED = Scenario(
+    "copied line ends",
+    {"header_checks": "pcre:FOLDER/header_checks"},
+    [
+        mail("REPLACE", b"X-Do: replace\n Bcc: two@evil.test"),
+        mail("PREPEND", b"X-Do: prepend\n Bcc: two@evil.test"),
+        mail("at the end", b"X-Do: end\n Bcc: two@evil.test"),
+        mail("empty lines", b"X-Do: empty\n \n Bcc: two@evil.test"),
+        mail("REDIRECT", b"X-Do: redirect\n x"),
+        mail("BCC", b"X-Do: bcc\n x"),
+    ],
+    files={
+        "header_checks": """\
+/^X-Do: (replace\\n) (.*)/ REPLACE X-Was: $1$2
+/^X-Do: (prepend\\n) (.*)/ PREPEND X-Was: $1$2
+/^X-Do: (end\\n) (.*)/ REPLACE X-Was: $1
+/^X-Do: (empty\\n) (\\n) (.*)/ REPLACE X-Was: $1$2$3
+/^X-Do: (redirect\\n) (.*)/ REDIRECT ${1}x@redirect.test
+/^X-Do: (bcc\\n) (.*)/ BCC ${1}x@bcc.test
+"""
+    },
+)
+
 SCENARIOS = [
     CHECKS,
+    COPIED,
     RECEIVED,
     SOFT,
     MAPPING,

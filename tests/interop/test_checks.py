@@ -314,7 +314,7 @@ def neutral_lines(lines: Iterable[str]) -> list[str]:
     @return: log lines without what must differ, in a fixed order.
     """
     texts = (
-        re.sub(r"smtp:\[127\.0\.0\.1\]:\d+", "smtp:OTHER", neutral(line.encode(), b"").decode())
+        re.sub(r"smtp:(\[127\.0\.0\.1\]:\d+|OTHER)", "smtp:other", neutral(line.encode(), b"").decode())
         for line in lines
     )
     found = sorted(re.sub(r"^(warning: )?[0-9A-Za-z]{9,}: ", r"\1ID: ", text) for text in texts)
@@ -340,6 +340,9 @@ class ChecksTests(SynchronousTestCase):
             log = [line.removeprefix("cleanup: ") for line in their.log if line.startswith("cleanup: ")]
             their = evolve(their, log=neutral_lines(log), deliveries=list(their.deliveries))
             our = evolve(our, deliveries=list(our.deliveries))
+            if not their.deliveries and not their.held:
+                # Whether the header section was read so far as to know the id does not matter then.
+                our = evolve(our, log=[line for line in our.log if "message-id=" not in line])
             for field in ("reply", "deliveries", "held", "log"):
                 one, other = getattr(their, field), getattr(our, field)
                 if one != other:

@@ -6,7 +6,7 @@ mail.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from attrs import Factory, frozen
 from twisted.trial.unittest import SynchronousTestCase
@@ -238,3 +238,72 @@ class ContentTests(SynchronousTestCase):
                         results.append(self.deliver(milter, postfix.port, sink))
         for name, theirs, found in zip(self.NAMES, *results, strict=True):
             self.assertEqual(theirs, found, name)
+
+
+class CopyTests(SynchronousTestCase):
+    """Who gets a message when filters change its envelope, with automatic copies and maps around it."""
+
+    MAPS: Mapping[str, Mapping[str, str]] = {
+        "sender_bcc_maps": {"s@x.test": "old@x.test", "n@x.test": "new@x.test", "m@x.test": "new@x.test"},
+        "recipient_bcc_maps": {"r@x.test": "rcopy@x.test", "a@x.test": "no@x.test", "q@x.test": "no@x.test"},
+        "virtual_alias_maps": {"v@x.test": "v1@x.test v2@x.test", "new@x.test": "final@x.test"},
+        "canonical_maps": {"c@x.test": "q@x.test"},
+    }
+    STEPS: Sequence[Sequence[bytes]] = (
+        (),
+        (add_recipient(b"<a@x.test>"),),
+        (add_recipient(b"<v@x.test>"),),
+        (add_recipient(b"<c@x.test>"),),
+        (delete_recipient(b"<r@x.test>"),),
+        (delete_recipient(b"<rcopy@x.test>"),),
+        (delete_recipient(b"<r@x.test>"), add_recipient(b"<r@x.test>")),
+        (change_sender(b"<n@x.test>"),),
+        (change_sender(b"<n@x.test>"), change_sender(b"<m@x.test>")),
+        (change_sender(b"<n@x.test>"), change_sender(b"<>")),
+        (change_sender(b"<s@x.test>"),),
+    )
+
+    def settings(self, milter: ScriptedMilter, sink: Sink) -> dict[str, str]:
+        """
+        @return: those of both programs.
+        """
+        maps = {
+            name: "inline:{" + ", ".join(f"{{{key} = {value}}}" for key, value in entries.items()) + "}"
+            for name, entries in self.MAPS.items()
+        }
+        return {
+            "compatibility_level": "3.6",
+            "relayhost": f"[127.0.0.1]:{sink.port}",
+            "non_smtpd_milters": f"inet:127.0.0.1:{milter.port}",
+            "always_bcc": "all@x.test",
+            **maps,
+        }
+
+    def deliver(self, milter: ScriptedMilter, port: int, sink: Sink) -> list[object]:
+        """
+        @return: sender and recipients, for each case.
+        """
+        found: list[object] = []
+        for steps in self.STEPS:
+            milter.script = at_end(*steps)
+            reply = qmqp_send(port, b"Subject: x\n\nx\n", b"s@x.test", [b"r@x.test", b"o@x.test"])
+            self.assertTrue(reply.startswith(b"K"), reply)
+            deliveries = sink.wait_for(len(found) + 1, 20)
+            self.assertEqual(len(deliveries), len(found) + 1, steps)
+            found.append(normal(deliveries[-1])[:2])
+        return found
+
+    def test_side_by_side(self) -> None:
+        """The same people."""
+        with (
+            Sink() as sink,
+            ScriptedMilter() as milter,
+            PrivatePostfix(self.settings(milter, sink)) as postfix,
+        ):
+            theirs = self.deliver(milter, postfix.port, sink)
+        with Sink() as sink, ScriptedMilter() as milter:
+            text = "".join(f"{name} = {value}\n" for name, value in self.settings(milter, sink).items())
+            with RunningService(self.mktemp(), free_port(), text) as service:
+                ours = self.deliver(milter, service.port, sink)
+        for steps, their, our in zip(self.STEPS, theirs, ours, strict=True):
+            self.assertEqual(our, their, steps)

@@ -70,6 +70,7 @@ class Clients:
     """An access list that a test decides on."""
 
     immediate = True
+    stable = False
 
     def __init__(self) -> None:
         self.answer: bool | Exception | Deferred[bool] = True

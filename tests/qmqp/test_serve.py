@@ -11,6 +11,7 @@ from qmqpd_tx.config import config_from_text
 from qmqpd_tx.interfaces import ConfigError, IntakeError, SpoolError
 from qmqpd_tx.message import ClientInfo
 from qmqpd_tx.netstring import encode
+from qmqpd_tx.qmqp.server import QMQPServerFactory
 from tests.qmqp.cleanup import MemoryCleanup
 from tests.qmqp.packets import CONTENT, RECIPIENT, SENDER, cut, packet
 from tests.qmqp.serving import Connection, ServerTestCase
@@ -150,6 +151,30 @@ class AcceptTests(ServerTestCase):
         self.assertEqual(client.reply, OK)
         self.assertEqual(self.lines[0], "connect from unknown[192.0.2.1]")
         self.assertEqual(self.clients.asked, [("unknown", "192.0.2.1")])
+
+    def test_clients_that_come_again(self) -> None:
+        """The access list is asked once for a client, by name and address, if its answers are stable."""
+        for stable, asked in ((False, 3), (True, 2)):
+            self.clients.stable = stable
+            self.clients.asked.clear()
+            factory = self.make_factory("")
+            self.names.name = "client.example"
+            for answer in (True, False):
+                self.clients.answer = answer
+                refused = b"not authorized" in self.refusal(factory)
+                self.assertEqual(refused, not answer and not stable)
+            self.names.name = "other.example"
+            self.assertIn(b"not authorized", self.refusal(factory))
+            self.assertEqual(len(self.clients.asked), asked)
+            factory.reconfigure(config_from_text(""))
+            self.refusal(factory)
+            self.assertEqual(len(self.clients.asked), asked + 1)
+
+    def refusal(self, factory: QMQPServerFactory) -> bytes:
+        client = self.connect(factory)
+        self.clock.advance(10)
+        client.end()
+        return client.reply
 
     def test_client_gone_while_its_name_is_looked_up(self) -> None:
         name: Deferred[str] = Deferred()

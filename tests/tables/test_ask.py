@@ -156,7 +156,8 @@ class TcpTests(Case):
         asked = self.tables.open(table, "p")
         values = await gatherResults([asked.lookup(b"%d" % number) for number in range(50)])
         self.assertEqual(values, [b"v"] * 50)
-        self.assertEqual(len(self.server.connections), 5)
+        # The others may have done it all before the last one is there.
+        self.assertIn(len(self.server.connections), (2, 3, 4, 5))
 
     async def test_reconnected(self) -> None:
         """A connection that the server has closed meanwhile is made again, without a failure."""

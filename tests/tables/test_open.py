@@ -174,6 +174,18 @@ class RegistryTests(SynchronousTestCase):
         self.assertIn("echo, environ, ", str(error))
         self.assertIn('expecting "type:name"', str(self.assertRaises(ConfigError, open_table, "foo", "p")))
 
+    def test_postfix_types(self) -> None:
+        """One that Postfix has, and we have not, can be brought by a plugin."""
+        for kind in ("ldap", "mysql", "nis", "memcache"):
+            text = f"unionmap:{{inline:{{a=b}}, {kind}:x}}"
+            error = str(self.assertRaises(ConfigError, open_table, text, "relocated_maps", extra=[]))
+            self.assertIn(
+                f"relocated_maps: unsupported dictionary type: {kind} (in {kind}:x); a plugin", error
+            )
+            self.assertIn("supported are: btree, cdb, ", error)
+        error = str(self.assertRaises(ConfigError, open_table, "ldpa:x", "relocated_maps", extra=[]))
+        self.assertNotIn("plugin", error)
+
     def test_plugin(self) -> None:
         """A further type is found."""
         self.assertEqual(open_table("echo:x", "p", extra=[EchoType()]).lookup(b"Key"), b"Key")
