@@ -26,39 +26,16 @@ import re
 from collections.abc import Callable
 from typing import Protocol
 
-from attrs import Factory, frozen
 from twisted.internet.defer import Deferred
 
-from qmqpd_tx.address.mailboxes import CLEAN
 from qmqpd_tx.cleanup.actions import Edit
-from qmqpd_tx.cleanup.chain import Remembered
 from qmqpd_tx.cleanup.checks import keys_of
-from qmqpd_tx.cleanup.mime import MIME_HEADERS
+from qmqpd_tx.cleanup.header_rules import HeaderRules, Kind
 from qmqpd_tx.tables.interface import FOLD
 
-ADDRESS_HEADERS = frozenset(
-    b"to cc from sender reply-to errors-to return-receipt-to disposition-notification-to apparently-to"
-    b" mail-followup-to resent-to resent-cc resent-from resent-sender resent-reply-to".split()
-)
-"""The headers whose addresses are made complete."""
-
-RESENT_HEADERS = frozenset(
-    b"resent-to resent-cc resent-bcc resent-from resent-sender resent-reply-to resent-date"
-    b" resent-message-id".split()
-)
-"""The headers that make a message a resent one."""
-
-KNOWN_NAMES = 1000
-"""How many names of headers are remembered, as they are written."""
-
-KNOWN_LENGTH = 100
-"""Longer ones are not, in bytes."""
-
-_WHOLE_NAME = re.compile(rb"[!-9;-~]+")
 _NAME = re.compile(rb"([!-9;-~]+)[ \t]*:")
 _FROM_LINE = re.compile(rb">*From ")
 _LINE_END = re.compile(rb"\n(?![ \t])")
-
 
 MESSAGE_IDS = 100
 """How many Message-ID headers of one message are remembered, and logged."""
@@ -70,59 +47,6 @@ class Part(enum.Enum):
     START = "start"
     HEADER = "header"
     BODY = "body"
-
-
-class Kind(enum.Flag):
-    """What a header is to us."""
-
-    ADDRESSES = enum.auto()
-    DROP = enum.auto()
-    RECEIVED = enum.auto()
-    MESSAGE_ID = enum.auto()
-    RESENT_MESSAGE_ID = enum.auto()
-    DATE = enum.auto()
-    FROM = enum.auto()
-    RESENT = enum.auto()
-    MIME = enum.auto()
-
-
-@frozen(slots=True)
-class HeaderRules:
-    """
-    How headers are treated.
-
-    @ivar kinds: by lower-case name; other headers pass.
-    @ivar size_limit: C{header_size_limit}, bytes.
-    @ivar line_limit: C{line_length_limit}: a name that is longer is no name.
-    @ivar complete: gives a header's value with complete addresses, or L{None} if it may stay, or a Deferred
-        of one of these; takes name and value.
-    @ivar clean: matches values that are known to be complete.
-    @ivar seen: what L{known} has given, by name as it is written.
-    @ivar completed: what L{complete} gives for a header, as in L{HeaderSection}; C{b""}: it may stay.
-    """
-
-    kinds: dict[bytes, int]
-    size_limit: int
-    line_limit: int
-    complete: Callable[[bytes, bytes], bytes | Deferred[bytes | None] | None]
-    clean: re.Pattern[bytes] = CLEAN
-    completed: Remembered = Factory(lambda: Remembered(True))
-    seen: dict[bytes, tuple[bytes, int]] = Factory(dict)
-
-    def known(self, name: bytes) -> tuple[bytes, int] | None:
-        """
-        @param name: what comes before a colon.
-        @return: it in lower case, and its kind, 0 if it passes; L{None}: it is no name of a header.
-        """
-        if len(name) >= self.line_limit or not _WHOLE_NAME.fullmatch(name):
-            return None
-        lower = name.lower()
-        known = lower, self.kinds.get(lower, 0)
-        if len(name) <= KNOWN_LENGTH:
-            if len(self.seen) >= KNOWN_NAMES:
-                self.seen.clear()
-            self.seen[name] = known
-        return known
 
 
 class HeaderInspector(Protocol):
@@ -141,31 +65,6 @@ class HeaderInspector(Protocol):
 
     def begin_body(self, gap: bool) -> None:
         """The headers have ended, (gap) without an empty line."""
-
-
-def header_kinds(drop: frozenset[bytes]) -> dict[bytes, int]:
-    """
-    @param drop: lower-case names of headers to drop.
-    @return: the table for L{HeaderRules}. Flags are plain integers there: this is the hot path.
-    """
-    kinds = {name: Kind.ADDRESSES for name in ADDRESS_HEADERS}
-    for name, kind in (
-        (b"received", Kind.RECEIVED),
-        (b"message-id", Kind.MESSAGE_ID),
-        (b"date", Kind.DATE),
-        (b"from", Kind.FROM),
-        (b"resent-message-id", Kind.RESENT_MESSAGE_ID),
-        (b"resent-date", Kind.DATE),
-        (b"resent-from", Kind.FROM),
-    ):
-        kinds[name] = kinds.get(name, Kind(0)) | kind
-    for name in RESENT_HEADERS:
-        kinds[name] = kinds.get(name, Kind(0)) | Kind.RESENT
-    for name in MIME_HEADERS:
-        kinds[name] = kinds.get(name, Kind(0)) | Kind.MIME
-    for name in drop:
-        kinds[name] = kinds.get(name, Kind(0)) | Kind.DROP
-    return {name: kind.value for name, kind in kinds.items()}
 
 
 # In Python 3.11 a member of an enumeration takes ten times as long to look up as a global.

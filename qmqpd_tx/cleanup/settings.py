@@ -16,7 +16,7 @@ from qmqpd_tx.address.smtputf8 import Detection
 from qmqpd_tx.address.syntax import quote_address
 from qmqpd_tx.cleanup.characters import characters, pattern
 from qmqpd_tx.cleanup.checks import ContentChecks
-from qmqpd_tx.cleanup.headers import HeaderRules, header_kinds
+from qmqpd_tx.cleanup.header_rules import HeaderRules, header_kinds
 from qmqpd_tx.cleanup.mapping import AddressMaps
 from qmqpd_tx.cleanup.milters import Milters
 from qmqpd_tx.interfaces import IConfig

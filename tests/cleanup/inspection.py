@@ -13,7 +13,8 @@ from twisted.logger import capturedLogs
 from zope.interface import implementer
 
 from qmqpd_tx.cleanup.checks import ContentChecks, short_lines
-from qmqpd_tx.cleanup.headers import HeaderRules, HeaderSection, header_kinds
+from qmqpd_tx.cleanup.header_rules import HeaderRules, header_kinds
+from qmqpd_tx.cleanup.headers import HeaderSection
 from qmqpd_tx.cleanup.inspector import Inspector
 from qmqpd_tx.cleanup.verdict import Verdict
 from qmqpd_tx.config import config_from_text

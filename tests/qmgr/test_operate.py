@@ -16,7 +16,7 @@ from qmqpd_tx.interfaces import (
     SpoolError,
     Treatment,
 )
-from qmqpd_tx.message import Queue, QueueID
+from qmqpd_tx.message import SMTPUTF8, Envelope, Queue, QueueID
 from qmqpd_tx.qmgr.service import QueueManager
 from qmqpd_tx.status import DeliveryReport
 from tests.qmgr.scripted import QueueManagerTestCase, bounced, deferred, hangs, sent
@@ -28,8 +28,9 @@ class Incoming:
 
     queue_id = QueueID("4bNEW")
 
-    def __init__(self, cleanup: Cleanup) -> None:
+    def __init__(self, cleanup: Cleanup, treatment: Treatment) -> None:
         self._cleanup = cleanup
+        self.treatment = treatment
         self.data = b""
         self.recipients: list[bytes] = []
         self.envelope: tuple[bytes, bytes | None] = (b"", None)
@@ -79,7 +80,7 @@ class Cleanup:
     ) -> Incoming:
         """A message of our own."""
         assert client is None
-        return Incoming(self)
+        return Incoming(self, treatment)
 
 
 class OperatorTestCase(QueueManagerTestCase):
@@ -441,6 +442,17 @@ class RequeueTests(OperatorTestCase):
         self.assertEqual(new.envelope, (b"list@src.test", b"-="))
         self.assertEqual(new.recipients, [b"a@d.test", b"alias"])
         self.assertNotIn(queue_id, self.bounces.waiting)
+
+    def test_internationalized(self) -> None:
+        """What was looked at for SMTPUTF8 still is; and filters are not asked again."""
+        for attributes, about in (({SMTPUTF8: b"addresses"}, b"addresses"), ({}, None)):
+            writer = self.queue.create(self.clock.seconds())
+            writer.envelope(Envelope(b"s@src.test", self.clock.seconds(), attributes=attributes), b"")
+            writer.recipient(b"u@d.test", b"u@d.test")
+            queue_id = self.successResultOf(writer.commit(Queue.HOLD)).queue_id
+            self.successResultOf(self.manager.requeue(queue_id))
+            new = self.cleanup.taken.pop()
+            self.assertEqual((new.treatment.about, new.treatment.milters), (about, False))
 
     def test_done_recipients_stay_done(self) -> None:
         """Who has it does not get it again."""
