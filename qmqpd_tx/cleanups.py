@@ -20,18 +20,6 @@ CLEANUP = "cleanup"
 """The name and the command of the usual cleanup service, which needs no line in master.cf."""
 
 
-def config_of(config: Config, name: str, command: str) -> Config:
-    """
-    @param name: the name of a service in master.cf.
-    @param command: its command.
-    @return: the configuration with the C{-o} options of its line, if it has one.
-    """
-    for line in config.services:
-        if line.name == name and line.command == command and line.overrides:
-            return config.for_service(line)
-    return config
-
-
 class Cleanups:
     """
     @param make: makes a cleanup service with a configuration.
@@ -51,7 +39,7 @@ class Cleanups:
         """
         made = self._made.get(name)
         if made is None:
-            made = self._made[name] = self._make(config_of(self._config, name, CLEANUP))
+            made = self._made[name] = self._make(self._config.of_service(name, CLEANUP))
             made.arrivals = self._arrivals
         return made
 
@@ -71,4 +59,4 @@ class Cleanups:
         """
         self._config = config
         for name, made in self._made.items():
-            made.reconfigure(config_of(config, name, CLEANUP))
+            made.reconfigure(config.of_service(name, CLEANUP))

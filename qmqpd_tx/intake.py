@@ -24,7 +24,8 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.python.failure import Failure
 
-from qmqpd_tx.config import Config, MasterService
+from qmqpd_tx.cleanups import CLEANUP
+from qmqpd_tx.config import Config
 from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import ConfigError, ICleanup
 from qmqpd_tx.qmqp.admission import ClientLists
@@ -35,9 +36,6 @@ from qmqpd_tx.qmqp.server import QMQPServerFactory, never
 from qmqpd_tx.tables import HostMatchList, OpenTable
 
 log = Logger(namespace="qmqpd_tx.master")
-
-CLEANUP = "cleanup"
-"""The name of the usual cleanup service, which needs no line in master.cf."""
 
 PROXIED = "haproxy:"
 """How the description of an endpoint behind a proxy begins."""
@@ -115,16 +113,10 @@ def _intake(
         return HostMatchList(words, parameter, parents, open_table)
 
     cleanup = own.string("cleanup_service_name")
-    if cleanup != CLEANUP and not any(map(cleanup_named(cleanup), config.services)):
+    lines = (line.name for line in config.services if line.command == CLEANUP)
+    if cleanup != CLEANUP and cleanup not in lines:
         raise ConfigError(f"cleanup_service_name = {cleanup}: master.cf has no cleanup service of that name")
     return Intake(name, endpoints, own, limit, read_client_lists(own, hosts, open_table), cleanup)
-
-
-def cleanup_named(name: str) -> Callable[[MasterService], bool]:
-    """
-    @return: whether a line of master.cf is the cleanup service of this name.
-    """
-    return lambda line: line.name == name and line.command == "cleanup"
 
 
 class Listeners:
@@ -135,27 +127,25 @@ class Listeners:
     def __init__(
         self,
         reactor: Any,
-        cleanup: ICleanup,
+        cleanup_of: Callable[[str], ICleanup],
         names: ClientNames,
         services: Sequence[Intake],
         drain_limit: int,
         behind: Callable[[], bool] = never,
         refresh: Callable[[], None] | None = None,
-        cleanup_of: Callable[[str], ICleanup] | None = None,
     ) -> None:
         """
         @param reactor: listens, and has the time.
-        @param cleanup: where messages go.
+        @param cleanup_of: gives the cleanup service with a name of C{cleanup_service_name}; asked at every
+            (re)configuration.
         @param names: how clients are called.
         @param services: what to serve.
         @param drain_limit: C{qmqpd_drain_limit}.
         @param behind: whether mail arrives faster than the queue manager takes it, for C{in_flow_delay}.
         @param refresh: sees whether the configuration has changed (C{max_use}, C{max_idle}).
-        @param cleanup_of: gives the cleanup service with a name of C{cleanup_service_name}; L{None}: there is
-            only C{cleanup}. Asked at every (re)configuration.
         """
         self._reactor = reactor
-        self._cleanup_of = cleanup_of if cleanup_of is not None else lambda _name: cleanup
+        self._cleanup_of = cleanup_of
         self._services = services
         self._ports: list[IListeningPort] = []
         self._factories = {

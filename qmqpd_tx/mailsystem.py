@@ -40,7 +40,7 @@ from qmqpd_tx.admin.commands import commands
 from qmqpd_tx.admin.control import ControlService
 from qmqpd_tx.bounce import Bounces
 from qmqpd_tx.cleanup import Cleanup
-from qmqpd_tx.cleanups import Cleanups, config_of
+from qmqpd_tx.cleanups import Cleanups
 from qmqpd_tx.config import Config, config_files, load_config
 from qmqpd_tx.events import Logger
 from qmqpd_tx.flush import FlushService
@@ -62,6 +62,9 @@ from qmqpd_tx.transports.registry import TransportRegistry
 log = Logger(namespace="qmqpd_tx.master")
 
 TRIGGER_SOCKET = "public/qmgr"
+
+REWRITE = "rewrite"
+"""The service in master.cf whose C{-o} options are for routing."""
 
 SOCKET_NAME_LIMIT = 107
 """How many bytes the name of a socket may have (Linux; see unix(7))."""
@@ -108,7 +111,7 @@ class MailSystem(MultiService):
         give_log(invocation, config)
         self._refusal = Refusal(invocation, config, self.maillog, reactor)
         self.queue = FileMailQueue(config, reactor, fork=True)
-        self.router = Router(_of_rewrite(config), open_table=self.tables.open)
+        self.router = Router(config.of_service(REWRITE), open_table=self.tables.open)
         resolver = make_resolver(reactor, config, frozen=invocation.chroot)
         self.transports = TransportRegistry(reactor, resolver)
         self.transports.reconfigure(config)
@@ -126,7 +129,7 @@ class MailSystem(MultiService):
             open_table=self.tables.open,
         )
         self.manager = QueueManager(
-            config=_of_qmgr(config),
+            config=config.of_service(SERVICE),
             clock=reactor,
             queue=self.queue,
             router=self.router,
@@ -141,7 +144,7 @@ class MailSystem(MultiService):
             remembered=self.bounces.deferred_recipients,
         )
         self._cleanups.hand_over_to(self.manager)
-        self._watchdog = Watchdog(config=_of_qmgr(config), clock=reactor)
+        self._watchdog = Watchdog(config=config.of_service(SERVICE), clock=reactor)
         self._names = ClientNames(
             reactor,
             resolver,
@@ -150,20 +153,19 @@ class MailSystem(MultiService):
             unknown_time=config.seconds("qmqpd_client_name_unknown_time"),
             cache_size=config.integer("qmqpd_client_name_cache_size"),
         )
-        self._listeners = Listeners(
-            reactor,
-            self.cleanup,
-            self._names,
-            self._services,
-            config.integer("qmqpd_drain_limit"),
-            self.manager.behind,
-            lambda: self._refresh.look(),
-            self._cleanups.named,
-        )
         # In a chroot the files have other names, and a reload is refused anyway.
         files: Sequence[str] = () if invocation.chroot else config_files(invocation.config)
         changed = no_changes if invocation.chroot else self.tables.changed
         self._refresh = Refresh(reactor, config, files, changed, self.reload)
+        self._listeners = Listeners(
+            reactor,
+            self._cleanups.named,
+            self._names,
+            self._services,
+            config.integer("qmqpd_drain_limit"),
+            self.manager.behind,
+            self._refresh.look,
+        )
         self._queue_directory = Path(config.string("queue_directory"))
         self._control = ControlService(
             reactor=reactor,
@@ -384,13 +386,13 @@ class MailSystem(MultiService):
         """
         return [
             self.transports.reconfigure,
-            lambda config: self.router.reconfigure(_of_rewrite(config)),
+            lambda config: self.router.reconfigure(config.of_service(REWRITE)),
             self.queue.reconfigure,
             self._cleanups.reconfigure,
             self.bounces.reconfigure,
-            lambda config: self.manager.reconfigure(_of_qmgr(config)),
+            lambda config: self.manager.reconfigure(config.of_service(SERVICE)),
             self.flush.reconfigure,
-            lambda config: self._watchdog.reconfigure(_of_qmgr(config)),
+            lambda config: self._watchdog.reconfigure(config.of_service(SERVICE)),
             self._refresh.reconfigure,
             lambda _config: self._listeners.reconfigure(self._services),
             self.maillog.reconfigure,
@@ -415,33 +417,24 @@ class MailSystem(MultiService):
         # What fails must not keep the rest from ending well.
         for stop in (
             self._listeners.stop,
-            self._stop_refresh,
-            self._stop_names,
+            self._refresh.stopService,
+            self._names.stop,
             self._control.stopService,
             self._stop_flush,
             self._stop_manager,
             self.transports.stop,
             self._stop_triggers,
             self.queue.stop,
-            self._stop_tables,
+            self.tables.close,
         ):
             try:
-                await stop()
+                await maybeDeferred(stop)
             except Exception:
                 log.failure("shutdown")
         if self._watchdog.running:
             self._watchdog.stopService()
         log.info("daemon stopped")
         self.maillog.close()
-
-    async def _stop_refresh(self) -> None:
-        self._refresh.stopService()
-
-    async def _stop_tables(self) -> None:
-        self.tables.close()
-
-    async def _stop_names(self) -> None:
-        self._names.stop()
 
     async def _stop_flush(self) -> None:
         if self.flush.running:
@@ -463,23 +456,6 @@ def _handle(handler: Callable[[int, FrameType | None], None] | signal.Handlers, 
     if threading.current_thread() is threading.main_thread():
         for number in numbers:
             signal.signal(number, handler)
-
-
-def _of_qmgr(config: Config) -> Config:
-    """
-    @return: the configuration with the C{-o} options of the C{qmgr} line in master.cf.
-    """
-    for service in config.services:
-        if service.name == SERVICE and service.overrides:
-            return config.for_service(service)
-    return config
-
-
-def _of_rewrite(config: Config) -> Config:
-    """
-    @return: the configuration with the C{-o} options of the C{rewrite} line in master.cf.
-    """
-    return config_of(config, "rewrite", "trivial-rewrite")
 
 
 def _settle_memory() -> None:

@@ -150,6 +150,18 @@ class Config(RawConfig):
         overrides = {**own, "service_name": service.name}
         return self._replaced(overrides, service.file, service.line)
 
+    def of_service(self, name: str, command: str | None = None) -> Config:
+        """
+        @param name: the name of a service in master.cf.
+        @param command: its command; L{None}: any.
+        @return: the configuration with the C{-o} options of its line, if it has one.
+        @raise ConfigError: as L{for_service}.
+        """
+        for service in self.services:
+            if service.name == name and command in (None, service.command) and service.overrides:
+                return self.for_service(service)
+        return self
+
     def _replaced(self, overrides: Mapping[str, str], file: str, line: int = 0) -> Config:
         return evolve(self, settings=self.overridden(overrides, file, line))
 

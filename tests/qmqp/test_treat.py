@@ -206,17 +206,19 @@ class ServiceTests(ServerTestCase):
         self.assertEqual(special.config.string("content_filter"), "scan:")
         self.assertEqual(special.config.string("service_name"), "127.0.0.1:629")
 
+    def only_cleanup(self, _name: str) -> ICleanup:
+        return cast(ICleanup, self.cleanup)
+
     def test_mail_goes_to_the_cleanup_of_its_service(self) -> None:
         cleanups = {"cleanup": MemoryCleanup(), "other": MemoryCleanup()}
         reactor: Any = MemoryReactorClock()
         services = self.services(self.MASTER)
         listeners = Listeners(
             reactor,
-            cast(ICleanup, cleanups["cleanup"]),
+            lambda name: cast(ICleanup, cleanups[name]),
             self.names,  # type: ignore[arg-type]
             services,
             1000,
-            cleanup_of=lambda name: cast(ICleanup, cleanups[name]),
         )
         listeners.bind((None, None))
         first, second = (server[1] for server in reactor.tcpServers)
@@ -237,7 +239,7 @@ class ServiceTests(ServerTestCase):
         """A haproxy: description in master.cf, as Twisted has it."""
         reactor: Any = MemoryReactorClock()
         services = self.services("haproxy:tcp:628 inet n - n - - qmqpd\n")
-        listeners = Listeners(reactor, cast(ICleanup, self.cleanup), self.names, services, 1000)  # type: ignore[arg-type]
+        listeners = Listeners(reactor, self.only_cleanup, self.names, services, 1000)  # type: ignore[arg-type]
         listeners.bind((None, None))
         self.assertEqual(listeners.endpoints, ["haproxy:tcp:628"])
         [(_port, factory, *_rest)] = reactor.tcpServers
@@ -263,7 +265,7 @@ class ServiceTests(ServerTestCase):
         services = self.services("628 inet n - n - - qmqpd -o max_use=1\n", "inet_interfaces = 127.0.0.1\n")
         listeners = Listeners(
             reactor,
-            cast(ICleanup, self.cleanup),
+            self.only_cleanup,
             self.names,  # type: ignore[arg-type]
             services,
             1000,
