@@ -60,6 +60,9 @@ class Scenario:
     @ivar width: how many deliveries are under way at a time at each destination.
     @ivar limit: its recipient limit.
     @ivar stuck: a destination whose deliveries are held until all others are done.
+    @ivar settle: how long to wait after messages have become active, in seconds, so that all their recipients
+        are resolved; also the age that they have at least. Postfix knows ages in whole seconds: where
+        messages of about the same size compete, one of them must not seem twice as old as the other.
     """
 
     name: str
@@ -69,6 +72,7 @@ class Scenario:
     width: int = 1
     limit: int = 2
     stuck: str = ""
+    settle: float = 0.2
 
     @property
     def destinations(self) -> Sequence[str]:
@@ -149,23 +153,20 @@ class Stepper:
             assert time.monotonic() < end, f"{mail} does not become active on {side.name}"
             time.sleep(0.005)
 
-    def run(self, side: Side, scenario: Scenario, settle: float = 0.2) -> list[Delivery]:
+    def run(self, side: Side, scenario: Scenario) -> list[Delivery]:
         """
-        @param settle: how long to wait after messages have become active, so that all their recipients are
-            resolved; also the age that they have at least.
         @return: the deliveries, in their order; their C{sender} says of which message.
         """
-        return _Run(self, side, scenario, settle).run()
+        return _Run(self, side, scenario).run()
 
 
 class _Run:
     """One scenario on one side."""
 
-    def __init__(self, stepper: Stepper, side: Side, scenario: Scenario, settle: float) -> None:
+    def __init__(self, stepper: Stepper, side: Side, scenario: Scenario) -> None:
         self._stepper = stepper
         self._side = side
         self._scenario = scenario
-        self._settle = settle
         self._sinks = stepper.sinks[scenario.name]
         # How many recipients were sent and have come, how many deliveries were answered and have come.
         self._sent = dict.fromkeys(self._sinks, 0)
@@ -182,7 +183,7 @@ class _Run:
                 self._wait(letter)
         plugs = len(self._order)
         self._add(scenario.start)
-        time.sleep(self._settle)
+        time.sleep(scenario.settle)
         later = dict(scenario.later)
         while letters := [letter for letter in self._sinks if self._released[letter] < self._seen[letter]]:
             # Round by round, so that no destination is far ahead of another.
@@ -192,7 +193,7 @@ class _Run:
             self._wait(letter)
             for count in [count for count in later if len(self._order) - plugs >= count]:
                 self._add(later.pop(count))
-                time.sleep(self._settle)
+                time.sleep(scenario.settle)
         return self._order[plugs:]
 
     def _add(self, mails: Sequence[Mail]) -> None:
@@ -271,20 +272,19 @@ def steps(deliveries: Sequence[Delivery]) -> list[Step]:
     ]
 
 
-def play(subject: IQueueScheduler, scenario: Scenario, settle: float = 0.2) -> list[Step]:
+def play(subject: IQueueScheduler, scenario: Scenario) -> list[Step]:
     """
     The same without servers: what a scheduler does in a scenario.
     """
-    return _Play(subject, scenario, settle).play()
+    return _Play(subject, scenario).play()
 
 
 class _Play:
     """One scenario on a scheduler alone."""
 
-    def __init__(self, subject: IQueueScheduler, scenario: Scenario, settle: float) -> None:
+    def __init__(self, subject: IQueueScheduler, scenario: Scenario) -> None:
         self._subject = subject
         self._scenario = scenario
-        self._settle = settle
         self._now = 1_000_000.0
         self._order: list[Step] = []
         self._open: dict[str, list[Entry]] = {letter: [] for letter in scenario.destinations}
@@ -300,7 +300,7 @@ class _Play:
         plugs = len(self._order)
         for mail in scenario.start:
             self._begin(mail)
-        self._now += self._settle
+        self._now += scenario.settle
         later = dict(scenario.later)
         while letters := [letter for letter, entries in self._open.items() if entries]:
             letter = min(letters, key=lambda each: (each == scenario.stuck, self._released[each]))
@@ -309,7 +309,7 @@ class _Play:
             for count in [count for count in later if len(self._order) - plugs >= count]:
                 for mail in later.pop(count):
                     self._begin(mail)
-                self._now += self._settle
+                self._now += scenario.settle
         return self._order[plugs:]
 
     def _begin(self, mail: Mail) -> None:

@@ -121,7 +121,11 @@ SIZES: Sequence[Case] = [
 
 NESTED: Sequence[Case] = [
     Case(
-        Scenario("every", [mail("big", a=400), mail("mid", a=40), mail("small", a=4), *singles(1)]),
+        Scenario(
+            "every",
+            [mail("big", a=400), mail("mid", a=40), mail("small", a=4), *singles(1)],
+            settle=2.2,
+        ),
         "big s1 big*5 small*2 big*44 mid*20 big*150",
     ),
     Case(
@@ -170,7 +174,11 @@ DESTINATIONS: Sequence[Case] = [
     Case(
         # The half that is delivered counts when candidates are compared, not when they are paid for.
         Scenario(
-            "rest", [mail("big", b=120), mail("m", a=2, b=2), mail("sb", b=1)], slots(2, 0, 0), stuck="b"
+            "rest",
+            [mail("big", b=120), mail("m", a=2, b=2), mail("sb", b=1)],
+            slots(2, 0, 0),
+            stuck="b",
+            settle=2.2,
         ),
         "m/a big/b*2 sb/b big/b*2 m/b big/b*56",
     ),
