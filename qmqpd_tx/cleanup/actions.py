@@ -24,6 +24,7 @@ from types import MappingProxyType
 from attrs import frozen
 
 from qmqpd_tx.address.rewrite import CONTROLS
+from qmqpd_tx.cleanup.remarks import Remarks
 from qmqpd_tx.cleanup.verdict import Verdict
 from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import IntakeError
@@ -94,20 +95,18 @@ class Actions:
     @ivar active: whether to look further.
     """
 
-    __slots__ = ("_queue_id", "_remark", "_verdict", "active")
+    __slots__ = ("_queue_id", "_remarks", "_verdict", "active")
 
-    def __init__(
-        self, verdict: Verdict, queue_id: QueueID, remark: Callable[[str, str, bytes, bytes], None]
-    ) -> None:
+    def __init__(self, verdict: Verdict, queue_id: QueueID, remarks: Remarks) -> None:
         """
         @param verdict: what is decided.
         @param queue_id: the message.
-        @param remark: takes what to log: the action, the context, the text that matched, the reason.
+        @param remarks: takes what to log.
         """
         self.active = True
         self._verdict = verdict
         self._queue_id = queue_id
-        self._remark = remark
+        self._remarks = remarks
 
     def perform(self, value: bytes, check: Check, text: bytes) -> Edit | None:
         """
@@ -143,22 +142,22 @@ class Actions:
             reason = b"4.0.0 " + rest[status.end() :]
         dsn = reason.partition(b" ")[0].decode("ascii")
         shown = re.sub(rb"[^ -~]", b"?", reason).decode("ascii")
-        self._remark("reject", check.context, text, reason)
+        self._remarks.add("reject", check.context, text, reason)
         self._verdict.reject(IntakeError(dsn.startswith("5"), dsn, "Error: " + shown))
         self.active = False
 
     def _discard(self, rest: bytes, check: Check, text: bytes) -> None:
-        self._remark("discard", check.context, text, rest)
+        self._remarks.add("discard", check.context, text, rest)
         self._verdict.throw_away()
         self.active = False
 
     def _hold(self, rest: bytes, check: Check, text: bytes) -> None:
         if not self._verdict.hold:
-            self._remark("hold", check.context, text, rest)
+            self._remarks.add("hold", check.context, text, rest)
             self._verdict.hold = True
 
     def _pass(self, rest: bytes, check: Check, text: bytes) -> None:
-        self._remark("pass", check.context, text, rest)
+        self._remarks.add("pass", check.context, text, rest)
         self._verdict.passed = True
         self.active = False
 
@@ -170,7 +169,7 @@ class Actions:
                 parameter=check.parameter,
             )
             return
-        self._remark("redirect", check.context, text, rest)
+        self._remarks.add("redirect", check.context, text, rest)
         self._verdict.redirect = CONTROLS.sub(b" ", rest)
         self.active = False
 
@@ -182,7 +181,7 @@ class Actions:
                 parameter=check.parameter,
             )
             return
-        self._remark("bcc", check.context, text, rest)
+        self._remarks.add("bcc", check.context, text, rest)
         self._verdict.bcc[rest] = None
 
     def _filter(self, rest: bytes, check: Check, text: bytes) -> None:
@@ -195,17 +194,17 @@ class Actions:
                 parameter=check.parameter,
             )
         else:
-            self._remark("filter", check.context, text, rest)
+            self._remarks.add("filter", check.context, text, rest)
             self._verdict.content_filter = CONTROLS.sub(b" ", rest)
 
     def _warning(self, rest: bytes, check: Check, text: bytes) -> None:
-        self._remark("warning", check.context, text, rest)
+        self._remarks.add("warning", check.context, text, rest)
 
     def _info(self, rest: bytes, check: Check, text: bytes) -> None:
-        self._remark("info", check.context, text, rest)
+        self._remarks.add("info", check.context, text, rest)
 
     def _strip(self, rest: bytes, check: Check, text: bytes) -> Edit:
-        self._remark("strip", check.context, text, rest)
+        self._remarks.add("strip", check.context, text, rest)
         return _DROP
 
     def _ignore(self, rest: bytes, check: Check, text: bytes) -> Edit:
@@ -217,13 +216,13 @@ class Actions:
     def _replace(self, rest: bytes, check: Check, text: bytes) -> Edit | None:
         if not self._usable("REPLACE", rest, check):
             return None
-        self._remark("replace", check.context, text, rest)
+        self._remarks.add("replace", check.context, text, rest)
         return Edit(None, _storable(rest, check))
 
     def _prepend(self, rest: bytes, check: Check, text: bytes) -> Edit | None:
         if not self._usable("PREPEND", rest, check):
             return None
-        self._remark("prepend", check.context, text, rest)
+        self._remarks.add("prepend", check.context, text, rest)
         return Edit(_storable(rest, check), text)
 
     def _usable(self, action: str, rest: bytes, check: Check) -> bool:

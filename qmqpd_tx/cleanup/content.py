@@ -1,8 +1,8 @@
 """
 The content of one message, on its way into the queue file.
 
-Takes it in any chunking, lines ending in LF; writes what is to be stored as it arrives, and afterwards gives
-what comes before it: the Received header, with the header section where that had to wait. Held is the header
+Takes it in any chunking, lines ending in LF; gives what is to be stored as it arrives, and afterwards what
+comes before it: the Received header, with the header section where that had to wait. Held is the header
 section (up to C{header_size_limit} bytes; one header of a longer one). What the checks decide goes into the
 L{Verdict<qmqpd_tx.cleanup.verdict.Verdict>}. Fails with L{TableError<qmqpd_tx.interfaces.TableError>} when an
 address in a header cannot be looked up, and with L{IntakeError<qmqpd_tx.interfaces.IntakeError>} when the
@@ -16,21 +16,17 @@ after the Received header instead.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import cast
-
-from twisted.internet.defer import Deferred, DeferredSemaphore, fail
-
 from qmqpd_tx.cleanup.characters import line_around
 from qmqpd_tx.cleanup.dates import MailDate
+from qmqpd_tx.cleanup.header_maps import HeaderMapper, joined
 from qmqpd_tx.cleanup.headers import HeaderSection, Part
 from qmqpd_tx.cleanup.inspector import Inspector
 from qmqpd_tx.cleanup.mapping import AddressMaps
 from qmqpd_tx.cleanup.missing import lacks_from, missing_from, missing_headers, undisclosed
 from qmqpd_tx.cleanup.received import received
+from qmqpd_tx.cleanup.remarks import Remarks
 from qmqpd_tx.cleanup.settings import Settings
 from qmqpd_tx.cleanup.verdict import Verdict
-from qmqpd_tx.eager import now_or_later
 from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import IntakeError, Treatment
 from qmqpd_tx.message import ClientInfo, QueueID
@@ -38,12 +34,6 @@ from qmqpd_tx.message import ClientInfo, QueueID
 log = Logger(namespace="qmqpd_tx.cleanup")
 
 _BODY = Part.BODY
-
-SHOWN = 200
-"""How many bytes of a line the log shows."""
-
-AT_ONCE = 20
-"""For how many headers of one message addresses are looked up at a time, where that takes time."""
 
 
 class Content:
@@ -53,6 +43,7 @@ class Content:
     @ivar eight_bit: whether there is a byte above 127.
     @ivar eight_bit_headers: whether there is one in a header, where SMTPUTF8 is detected.
     @ivar message_id: as in L{Envelope<qmqpd_tx.message.Envelope>}.
+    @ivar remarks: what there is to log.
     """
 
     __slots__ = (
@@ -60,23 +51,20 @@ class Content:
         "_arrival",
         "_client",
         "_date",
-        "_disallowed",
         "_first_chunk",
-        "_gate",
         "_headers",
         "_held",
         "_held_size",
         "_inspector",
         "_last",
-        "_maps",
         "_needs_from",
         "_queue_id",
         "_settings",
         "_verdict",
-        "_write",
         "eight_bit",
         "eight_bit_headers",
         "message_id",
+        "remarks",
     )
 
     def __init__(
@@ -89,7 +77,6 @@ class Content:
         client: ClientInfo | None,
         arrival_time: float,
         date: MailDate,
-        write: Callable[[bytes], Deferred[None] | None],
     ) -> None:
         """
         @param settings: what the configuration says.
@@ -100,69 +87,49 @@ class Content:
         @param client: who brought it; L{None} for mail made here.
         @param arrival_time: POSIX seconds.
         @param date: writes dates.
-        @param write: stores bytes; L{None}, or a Deferred that fires when it takes more, and never fails.
         """
         self._settings = settings
-        self._maps = maps
         self._verdict = verdict
         self._queue_id = queue_id
         self._client = client
         self._arrival = arrival_time
         self._date = date
-        self._write = write
         checks = settings.checks
         self._inspector: Inspector | None = None
         looks = treatment.checks and checks.looks
         if looks or checks.strict:
             self._inspector = Inspector(checks, verdict, queue_id, client, looks)
+            self.remarks = self._inspector.remarks
+        else:
+            self.remarks = Remarks(queue_id, client)
         remote = treatment.remote_domain is not None
         self._add = not remote or settings.always_add
         if remote or maps.maps_headers:
-            self._headers = HeaderSection(settings.rules, self._inspector, self._map_header, maps.headers.get)
+            mapped = HeaderMapper(maps, verdict, queue_id).map
+            self._headers = HeaderSection(settings.rules, self._inspector, mapped, maps.headers.get)
         else:
             self._headers = HeaderSection(settings.rules, self._inspector)
-        # Through which headers go that are to be mapped, once one of them had to wait.
-        self._gate: DeferredSemaphore | None = None
         self._first_chunk = True
         self._held: list[bytes] | None = []
         self._held_size = 0
         self._last = b""
         self._needs_from = False
-        self._disallowed: bytes | None = None
         self.eight_bit = False
         self.eight_bit_headers = False
         self.message_id = b""
 
-    def _map_header(self, name: bytes, value: bytes) -> bytes | Deferred[bytes | None] | None:
-        gate = self._gate
-        if gate is not None:
-            return gate.run(self._look_up, name, value)
-        try:
-            mapped = now_or_later(self._maps.header(name, value, self._queue_id))
-        except Exception:
-            # For whoever waits for this header: others before it may be waited for, too.
-            return fail()
-        if isinstance(mapped, Deferred):
-            self._gate = DeferredSemaphore(AT_ONCE)
-        return mapped
-
-    async def _look_up(self, name: bytes, value: bytes) -> bytes | None:
-        """
-        A header whose turn has come. That of a message that is not taken any more is of no interest.
-        """
-        return None if self._verdict.over else await self._maps.header(name, value, self._queue_id)
-
-    async def take(self, data: bytes) -> Deferred[None] | None:
+    async def take(self, data: bytes) -> bytes:
         """
         Take the next bytes.
 
-        @return: as C{write}.
+        @return: what to store now.
         """
         settings = self._settings
         if settings.rejected is not None:
             found = settings.rejected.search(data)
             if found is not None:
-                self._disallowed = line_around(data, found.start())
+                line = line_around(data, found.start())
+                self.remarks.add("reject", "content", line, b"5.7.1 disallowed character")
                 raise IntakeError(True, "5.7.1", "Error: 5.7.1 disallowed character")
         if settings.stripped:
             data = data.translate(None, settings.stripped)
@@ -173,7 +140,7 @@ class Content:
             self.eight_bit = True
         headers = self._headers
         if headers.part is _BODY:
-            return self._body(self._inspected(data))
+            return self._stored(self._inspected(data))
         if self._first_chunk:
             self._first_chunk = False
             if not data.startswith(b"\n"):
@@ -184,26 +151,24 @@ class Content:
                         return self._end_headers(await joined(section), data[end:])
         output, body = headers.feed(data)
         header = await joined(output)
-        return self._write_header(header) if body is None else self._end_headers(header, body)
+        return self._kept(header) if body is None else self._end_headers(header, body)
 
-    async def end(self) -> None:
+    async def end(self) -> bytes:
         """
         There is no more.
+
+        @return: the rest to store.
         """
+        rest = b""
         if self._headers.part is not _BODY:
             output, body = self._headers.close()
-            waiting = self._end_headers(await joined(output), body)
-            if waiting is not None:
-                await waiting
+            rest = self._end_headers(await joined(output), body)
         if self._inspector is not None:
-            waiting = self._body(self._inspector.body_end())
-            if waiting is not None:
-                await waiting
+            rest += self._stored(self._inspector.body_end())
         if self._last and self._last != b"\n":
             # Every delivery agent ends the last line anyway.
-            waiting = self._write(b"\n")
-            if waiting is not None:
-                await waiting
+            rest += b"\n"
+        return rest
 
     def top(self, recipient: bytes | None, sender: bytes) -> bytes:
         """
@@ -221,35 +186,9 @@ class Content:
         self._note_headers(top)
         return top
 
-    def tell(self, sender: bytes | None, recipient: bytes | None) -> None:
-        """
-        Log what the checks have found.
-
-        @param sender: the envelope sender in internal form; L{None} if there was none.
-        @param recipient: likewise the last recipient.
-        """
-        if self._inspector is not None:
-            self._inspector.tell(sender, recipient)
-        if self._disallowed is not None:
-            log.info(
-                "{queue_id}: reject: content {text} from {client}; from=<{sender}> to=<{recipient}>"
-                " proto={protocol}: 5.7.1 disallowed character",
-                queue_id=self._queue_id,
-                text=self._disallowed[:SHOWN],
-                client="local" if self._client is None else self._client.label(),
-                sender=sender or b"",
-                recipient=recipient or b"",
-                protocol="" if self._client is None else self._client.protocol,
-            )
-
-    @property
-    def remarkable(self) -> bool:
-        """Whether there may be something for L{tell}."""
-        return self._disallowed is not None or (self._inspector is not None and self._inspector.remarkable)
-
-    def _end_headers(self, header: bytes, body: bytes) -> Deferred[None] | None:
+    def _end_headers(self, header: bytes, body: bytes) -> bytes:
         if self._verdict.over:
-            return None
+            return b""
         headers = self._headers
         if headers.received + 1 >= self._settings.hopcount_limit:
             log.warn("{queue_id}: message rejected: hopcount exceeded", queue_id=self._queue_id)
@@ -262,31 +201,36 @@ class Content:
         body = self._inspected(body)
         held = self._held
         if held is None:
-            return self._body(header + missing + body)
+            return self._stored(header + missing + body)
         if self._needs_from:
             held += (header, missing)
-            return self._body(body)
-        return self._body(b"".join((*held, header, missing, body)))
+            return self._stored(body)
+        return self._stored(b"".join((*held, header, missing, body)))
 
     def _note_headers(self, header: bytes) -> None:
         """Remember whether a header is beyond ASCII, where somebody wants to know."""
         if self._settings.detection.origins and not header.isascii():
             self.eight_bit_headers = True
 
-    def _write_header(self, header: bytes) -> Deferred[None] | None:
+    def _kept(self, header: bytes) -> bytes:
+        """
+        Keep part of the header section, if there is room.
+
+        @return: what to store now.
+        """
         if not header:
-            return None
+            return b""
         self._note_headers(header)
         if self._held is None:
-            return self._write(header)
+            return header
         self._held.append(header)
         self._held_size += len(header)
         if self._held_size <= self._settings.rules.size_limit:
-            return None
+            return b""
         # Too much to hold, so a missing From header will have to come first.
         header = b"".join(self._held)
         self._held = None
-        return self._write(header)
+        return header
 
     def _inspected(self, body: bytes) -> bytes:
         """
@@ -294,34 +238,8 @@ class Content:
         """
         return body if self._inspector is None or not body else self._inspector.body(body)
 
-    def _body(self, data: bytes) -> Deferred[None] | None:
-        if not data:
-            return None
-        self._last = data[-1:]
-        return self._write(data)
-
-
-async def joined(pieces: list[bytes | Deferred[bytes]]) -> bytes:
-    """
-    @param pieces: parts of a header section, some of which may have to be waited for.
-    @return: all of them.
-    @raise TableError: a part cannot be made.
-    """
-    try:
-        # Nearly always there is nothing to wait for.
-        return b"".join(cast(list[bytes], pieces))
-    except TypeError:
-        pass
-    whole: list[bytes] = []
-    for index, piece in enumerate(pieces):
-        if isinstance(piece, Deferred):
-            try:
-                piece = await piece
-            except BaseException:
-                # The first failure says enough.
-                for other in pieces[index + 1 :]:
-                    if isinstance(other, Deferred):
-                        other.addErrback(lambda _: b"")
-                raise
-        whole.append(piece)
-    return b"".join(whole)
+    def _stored(self, data: bytes) -> bytes:
+        """Remember how what is stored ends."""
+        if data:
+            self._last = data[-1:]
+        return data

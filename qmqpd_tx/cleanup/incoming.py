@@ -26,6 +26,7 @@ from qmqpd_tx.cleanup.errors import ABANDONED, NOT_WRITTEN, intake_error
 from qmqpd_tx.cleanup.inspector import Inspector
 from qmqpd_tx.cleanup.milters import MilterStage
 from qmqpd_tx.cleanup.recipients import Addressee, Addressees
+from qmqpd_tx.cleanup.remarks import Remarks
 from qmqpd_tx.cleanup.settings import Settings
 from qmqpd_tx.cleanup.turns import Turns
 from qmqpd_tx.cleanup.verdict import Verdict
@@ -107,7 +108,7 @@ class IncomingMessage:
         self._arrival = arrival_time
         self._verp = verp_delimiters
         self._done = done
-        self._turns = Turns(self._failed)
+        self._turns = Turns()
         self._result: Deferred[QueueID] | None = None
         self._verdict = verdict = Verdict()
         self._maps = maps = settings.maps.variant(treatment.mappings, treatment.remote_domain)
@@ -117,9 +118,7 @@ class IncomingMessage:
         if treatment.milters and settings.milters.active:
             self._stage = writer = self._filtered(writer)
         self._writer = writer
-        self._content = Content(
-            settings, treatment, maps, verdict, self.queue_id, client, arrival_time, date, self._write
-        )
+        self._content = Content(settings, treatment, maps, verdict, self.queue_id, client, arrival_time, date)
         self._closed = False
         self._given_sender: bytes | None = None
         self._sender: bytes | None = None
@@ -131,21 +130,21 @@ class IncomingMessage:
 
     def content(self, data: bytes) -> Deferred[None] | None:
         """See L{IIncomingMessage.content}."""
-        return self._turns.take(self._take_content(data)) if data else None
+        return self._turns.take(self._take_content(data), self._failed) if data else None
 
     def sender(self, address: bytes, verp_delimiters: bytes | None = None) -> Deferred[None] | None:
         """See L{IIncomingMessage.sender}."""
-        return self._turns.take(self._take_sender(address, verp_delimiters))
+        return self._turns.take(self._take_sender(address, verp_delimiters), self._failed)
 
     def recipient(self, address: bytes, silent: bool = False) -> Deferred[None] | None:
         """See L{IIncomingMessage.recipient}."""
-        return self._turns.take(self._take_recipient(address, silent))
+        return self._turns.take(self._take_recipient(address, silent), self._failed)
 
     def finish(self) -> Deferred[QueueID]:
         """See L{IIncomingMessage.finish}."""
         result: Deferred[QueueID] = Deferred(lambda _: self.abort())
         self._result = result
-        self._turns.take(self._end())
+        self._turns.take(self._end(), self._failed)
         return result
 
     def abort(self) -> None:
@@ -157,7 +156,7 @@ class IncomingMessage:
 
     async def _take_content(self, data: bytes) -> None:
         if not self._verdict.over:
-            waiting = await self._content.take(data)
+            waiting = self._write(await self._content.take(data))
             if waiting is not None:
                 await waiting
             if self._verdict.over:
@@ -169,7 +168,9 @@ class IncomingMessage:
         verdict, maps = self._verdict, self._maps
         if verdict.over:
             return
-        await self._content.end()
+        waiting = self._write(await self._content.end())
+        if waiting is not None:
+            await waiting
         if verdict.over:
             self._writer.abort()
             return
@@ -304,7 +305,7 @@ class IncomingMessage:
     # --- storing -----------------------------------------------------------------------------------
 
     def _write(self, data: bytes) -> Deferred[None] | None:
-        return None if self._verdict.over else self._written(self._writer.write(data))
+        return self._written(self._writer.write(data)) if data and not self._verdict.over else None
 
     def _written(self, waiting: Deferred[None] | None) -> Deferred[None] | None:
         """
@@ -340,8 +341,8 @@ class IncomingMessage:
             if waiting is not None:
                 await waiting
         self._check_size()
-        if self._content.remarkable:
-            self._tell(self._content.tell)
+        if self._content.remarks:
+            self._tell(self._content.remarks)
         if verdict.error is not None:
             self._answer(verdict.error)
         elif verdict.discard:
@@ -356,15 +357,15 @@ class IncomingMessage:
             )
             committed.addCallbacks(self._committed, self._not_committed)
 
-    def _tell(self, tell: Callable[[bytes | None, bytes | None], None]) -> None:
+    def _tell(self, remarks: Remarks) -> None:
         """
-        Have what there is to log logged, by whoever knows it, with sender and last recipient.
+        Log what there is to log, with sender and last recipient.
         """
         complete = self._maps.rewriter.rewrite
         sender, recipient = self._sender, self._last_recipient
         if sender is None and self._given_sender is not None:
             sender = complete(self._given_sender)
-        tell(sender, None if recipient is None else complete(recipient))
+        remarks.tell(sender, None if recipient is None else complete(recipient))
 
     def _answer(self, error: IntakeError | None) -> None:
         """
@@ -381,7 +382,7 @@ class IncomingMessage:
     def _committed(self, stored: IStoredMessage | None) -> None:
         self._closed = True
         if self._examiner is not None:
-            self._tell(self._examiner.tell)
+            self._tell(self._examiner.remarks)
         # The client's answer first: what the queue manager does next may take its time.
         self._answer(None)
         if stored is None:
@@ -394,7 +395,7 @@ class IncomingMessage:
 
     def _not_committed(self, failure: Failure) -> None:
         if self._examiner is not None:
-            self._tell(self._examiner.tell)
+            self._tell(self._examiner.remarks)
         error = intake_error(failure.value)
         if error.text == NOT_WRITTEN[1]:
             log.warn(

@@ -13,52 +13,22 @@ structure, watched in a running Postfix:
     C{nested_header_checks} sees the others in attached messages;
   - what is wrong with the form of a message (C{strict_8bitmime}) does not end the inspection.
 
-The log tells of sender and recipient, which QMQP sends after the content. So what there is to log waits for
-L{Inspector.tell}; when there are more than L{REMARKS_LIMIT} remarks, they are logged at once, without.
+What there is to log is kept as L{Remarks<qmqpd_tx.cleanup.remarks.Remarks>} until the envelope is known.
 """
 
 from __future__ import annotations
-
-from attrs import frozen
 
 from qmqpd_tx.cleanup.actions import Actions, Edit
 from qmqpd_tx.cleanup.body import BodyWalk
 from qmqpd_tx.cleanup.checks import CheckTable, ContentChecks
 from qmqpd_tx.cleanup.mime import MIME_HEADERS, Flaw, Structure
+from qmqpd_tx.cleanup.remarks import Remarks
 from qmqpd_tx.cleanup.verdict import Verdict
 from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import IntakeError, TableError
 from qmqpd_tx.message import ClientInfo, QueueID
 
 log = Logger(namespace="qmqpd_tx.cleanup")
-
-REMARKS_LIMIT = 500
-"""How many remarks on one message wait for its envelope."""
-
-SHOWN = 200
-"""How many bytes of a header or line the log shows."""
-
-SHOWN_FLAW = 100
-"""The same where its form is wrong."""
-
-
-@frozen(slots=True)
-class Remark:
-    """
-    One line of the log.
-
-    @ivar action: C{reject}, C{warning} and so on.
-    @ivar context: C{header} or C{body}, or what is wrong.
-    @ivar text: the header or line.
-    @ivar reason: the text of the action; C{b""}: none.
-    @ivar protocol: whether the line names the protocol.
-    """
-
-    action: str
-    context: str
-    text: bytes
-    reason: bytes
-    protocol: bool
 
 
 class Inspector:
@@ -67,17 +37,17 @@ class Inspector:
 
     @ivar actions: its actions; L{Actions.active}: whether anything is still looked up.
     @ivar structure: its MIME structure; L{None} when that does not matter.
+    @ivar remarks: what there is to log.
     """
 
     __slots__ = (
         "_checks",
-        "_client",
         "_flaws",
         "_queue_id",
-        "_remarks",
         "_verdict",
         "_walk",
         "actions",
+        "remarks",
         "structure",
     )
 
@@ -99,10 +69,9 @@ class Inspector:
         self._checks = checks
         self._verdict = verdict
         self._queue_id = queue_id
-        self._client = client
-        self._remarks: list[Remark] | None = []
         self._flaws: set[Flaw] = set()
-        self.actions = Actions(verdict, queue_id, self._remark)
+        self.remarks = Remarks(queue_id, client)
+        self.actions = Actions(verdict, queue_id, self.remarks)
         self.actions.active = looks
         reads_parts = looks and (checks.mime or checks.nested or checks.body) is not None
         needed = checks.structured and (checks.strict or reads_parts)
@@ -209,7 +178,8 @@ class Inspector:
 
         @return: what is left to store.
         """
-        rest = b"" if self._walk is None else self._walk.close()
+        walk, self._walk = self._walk, None
+        rest = b"" if walk is None else walk.close()
         self._verdict.settle()
         return rest
 
@@ -227,8 +197,6 @@ class Inspector:
         if structure is not None and self._checks.strict_encoding and structure.encoding_is_wrong:
             self.object_to(Flaw.ENCODING, structure.encoding.value.encode())
 
-    # --- the log -----------------------------------------------------------------------------------
-
     def object_to(self, flaw: Flaw, text: bytes) -> None:
         """
         The form of the message is wrong.
@@ -237,60 +205,8 @@ class Inspector:
         """
         if flaw not in self._flaws and not self._verdict.over:
             self._flaws.add(flaw)
-            self._keep(Remark("reject", f"mime-error {flaw.value}:", text[:SHOWN_FLAW], b"", False))
+            self.remarks.object_to(flaw.value, text)
             self._verdict.object_to(flaw.error)
-
-    def _remark(self, action: str, context: str, text: bytes, reason: bytes) -> None:
-        self._keep(Remark(action, context, text[:SHOWN], reason, True))
-
-    def _keep(self, remark: Remark) -> None:
-        if self._remarks is not None:
-            self._remarks.append(remark)
-            if len(self._remarks) > REMARKS_LIMIT:
-                self.tell(None, None)
-                self._remarks = None
-        else:
-            self._log(remark, None, None)
-
-    @property
-    def remarkable(self) -> bool:
-        """Whether there is something for L{tell}."""
-        return bool(self._remarks)
-
-    def tell(self, sender: bytes | None, recipient: bytes | None) -> None:
-        """
-        Log what there is to log. To be called when the message is accepted or refused.
-
-        @param sender: the envelope sender in internal form; L{None} if there was none.
-        @param recipient: likewise the last recipient.
-        """
-        remarks, self._remarks = self._remarks or [], []
-        for remark in remarks:
-            self._log(remark, sender, recipient)
-
-    def _log(self, remark: Remark, sender: bytes | None, recipient: bytes | None) -> None:
-        client = self._client
-        envelope = []
-        if sender is not None:
-            envelope.append("from=<{sender}>")
-        if recipient is not None:
-            envelope.append("to=<{recipient}>")
-        if remark.protocol and client is not None:
-            envelope.append("proto={protocol}")
-        log.info(
-            "{queue_id}: {action}: {context} {text} from {client}; "
-            + " ".join(envelope)
-            + (": {reason}" if remark.reason else ""),
-            queue_id=self._queue_id,
-            action=remark.action,
-            context=remark.context,
-            text=remark.text,
-            client="local" if client is None else client.label(),
-            sender=sender,
-            recipient=recipient,
-            protocol=None if client is None else client.protocol,
-            reason=remark.reason,
-        )
 
     # --- tables ------------------------------------------------------------------------------------
 

@@ -20,20 +20,18 @@ Step = Coroutine[Deferred[Any], Any, None]
 
 
 class Turns:
-    """
-    @param failed: takes what a step failed with.
-    """
+    """The steps of one message."""
 
-    __slots__ = ("_failed", "_last")
+    __slots__ = ("_last",)
 
-    def __init__(self, failed: Callable[[Failure], None]) -> None:
-        self._failed = failed
+    def __init__(self) -> None:
         self._last: Deferred[None] | None = None
 
-    def take(self, step: Step) -> Deferred[None] | None:
+    def take(self, step: Step, failed: Callable[[Failure], None]) -> Deferred[None] | None:
         """
         Take a step, after those before it.
 
+        @param failed: takes what the step failed with.
         @return: L{None} when it is done, or a Deferred that fires when it is; it never fails.
         """
         if self._last is not None:
@@ -41,11 +39,11 @@ class Turns:
         try:
             outcome = now_or_later(step)
         except Exception:
-            self._failed(Failure())  # type: ignore[no-untyped-call]
+            failed(Failure())  # type: ignore[no-untyped-call]
             return None
-        return None if outcome is None else self._wait(outcome)
+        return None if outcome is None else self._wait(outcome, failed)
 
-    def _wait(self, outcome: Deferred[None]) -> Deferred[None]:
+    def _wait(self, outcome: Deferred[None], failed: Callable[[Failure], None]) -> Deferred[None]:
         caller: Deferred[None] = Deferred()
         turn: Deferred[None] = Deferred()
         self._last = turn
@@ -54,7 +52,7 @@ class Turns:
             if self._last is turn:
                 self._last = None
             if isinstance(result, Failure):
-                self._failed(result)
+                failed(result)
             turn.callback(None)
             caller.callback(None)
 

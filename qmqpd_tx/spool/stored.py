@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from zope.interface import implementer
 
-from qmqpd_tx.interfaces import IMessageContent, IStoredMessage
+from qmqpd_tx.interfaces import IMessageContent, IStoredMessage, SpoolError
 from qmqpd_tx.message import Envelope, Queue, QueueID, Recipient, RecipientSlice
 from qmqpd_tx.spool.record import HEADER_SIZE, Layout
 
@@ -61,6 +61,25 @@ class FileContent:
             return b""
         message = self._message
         return await message.source.fetch_content(message, offset, min(length, self.size - offset))
+
+
+@implementer(IMessageContent)
+class ClosedContent:
+    """
+    Content of a message that was closed. It does not know the message: one that is closed is gone from memory
+    when nobody has it any more, without the help of the garbage collector.
+    """
+
+    __slots__ = ("_queue_id", "memo", "size")
+
+    def __init__(self, queue_id: QueueID, size: int) -> None:
+        self._queue_id = queue_id
+        self.size = size
+        self.memo: dict[Any, Any] = {}
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """See L{IMessageContent.read}."""
+        raise SpoolError(f"{self._queue_id}: read content: the message is closed")
 
 
 class Source(Protocol):
@@ -144,7 +163,7 @@ class StoredMessage:
         self.is_open = True
         self._recipients = recipients
         self.in_memory = 0 if content is None else layout.size
-        self.content: MemoryContent | FileContent = (
+        self.content: MemoryContent | FileContent | ClosedContent = (
             FileContent(self) if content is None else MemoryContent(content)
         )
 
@@ -170,4 +189,4 @@ class StoredMessage:
             self.is_open = False
             self.source.closed(self)
             self._recipients = None
-            self.content = FileContent(self)
+            self.content = ClosedContent(self.queue_id, self.size)

@@ -156,7 +156,7 @@ def inspect(checks: ContentChecks, chunks: Iterable[bytes], looks: bool = True) 
             output, body = headers.close()
             stored += [*output, inspector.body(body)]
         stored.append(inspector.body_end())
-        inspector.tell(b"s@ex.test", b"r@dest.test")
+        inspector.remarks.tell(b"s@ex.test", b"r@dest.test")
     show = TextFormatter()
     log = [
         show.text(event).replace(f"{QUEUE_ID}: ", "")

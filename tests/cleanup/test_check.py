@@ -14,7 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from qmqpd_tx.cleanup.checks import ContentChecks
 from qmqpd_tx.cleanup.header_rules import HeaderRules, header_kinds
 from qmqpd_tx.cleanup.headers import HeaderSection
-from qmqpd_tx.cleanup.inspector import REMARKS_LIMIT, Inspector
+from qmqpd_tx.cleanup.inspector import Inspector
+from qmqpd_tx.cleanup.remarks import REMARKS_LIMIT
 from qmqpd_tx.cleanup.verdict import Verdict
 from qmqpd_tx.config import config_from_text
 from qmqpd_tx.interfaces import ConfigError, QueuedEntry

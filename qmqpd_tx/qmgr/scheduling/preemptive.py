@@ -125,6 +125,8 @@ class PreemptiveScheduler(SchedulerCore[Lane, QueueState]):
             for state in message.jobs.values():
                 if state.parent is not None:
                     refund(state)
+            # They know each other: apart, they are gone at once, without the help of the garbage collector.
+            message.jobs.clear()
 
     def recipients(self) -> int:
         """See L{IQueueScheduler}."""
