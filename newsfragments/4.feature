@@ -13,3 +13,5 @@ Changed tables and a changed configuration are picked up by themselves (``table_
 Addresses in the log are quoted (``info_log_address_format``). Automatic copies stay silent when a message is queued again by ``postsuper -r``.
 
 SMTPUTF8 and internationalized domain names: ``smtputf8_enable``, ``smtputf8_autodetect_classes``.
+
+Mail that arrives in a steady stream is delivered as it comes: while mail arrives, the queue manager also takes the time that the service would be idle, and no longer only ``qmgr_intake_share`` of it.

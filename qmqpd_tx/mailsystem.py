@@ -21,6 +21,7 @@ import os
 import random
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -142,6 +143,7 @@ class MailSystem(MultiService):
             flush=self.flush,
             scheduler=self._scheduler,
             remembered=self.bounces.deferred_recipients,
+            worked=time.thread_time,
         )
         self._cleanups.hand_over_to(self.manager)
         self._watchdog = Watchdog(config=config.of_service(SERVICE), clock=reactor)

@@ -18,6 +18,9 @@ from twisted.internet.main import CONNECTION_DONE
 from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
 
+_DONE = Failure(CONNECTION_DONE)  # type: ignore[no-untyped-call]
+"""Why a connection ends that is closed in order. One for all of them, like the one in Twisted's Protocol."""
+
 
 def _plain_socket(transport: object) -> socket.socket | None:
     """
@@ -63,7 +66,7 @@ def write_last(transport: Stream, data: bytes) -> None:
         if sent == len(data):
             # What the reactor would do when it has found that there is nothing left to write.
             assert isinstance(transport, Connection)
-            transport.connectionLost(Failure(CONNECTION_DONE))  # type: ignore[no-untyped-call]
+            transport.connectionLost(_DONE)
             return
         data = data[sent:]
     transport.write(data)

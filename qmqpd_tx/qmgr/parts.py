@@ -72,6 +72,7 @@ class Parts:
         flush: IFlush | None,
         remembered: Remembered | None,
         scheduler: MakeScheduler,
+        worked: Callable[[], float] | None,
     ) -> None:
         """
         See L{QueueManager<qmqpd_tx.qmgr.service.QueueManager>} for the parameters.
@@ -81,7 +82,7 @@ class Parts:
         self._time_limit = time_limit
         self._limits = RecipientLimits.from_config(config)
         self.active = ActiveQueue()
-        self.turns = Turns(clock, config.integer("qmgr_intake_share") / 100)
+        self.turns = Turns(clock, config.integer("qmgr_intake_share") / 100, worked)
         self.chores = Chores(
             clock, random, config.seconds("transport_retry_time"), config.seconds("qmgr_ipc_timeout")
         )

@@ -71,6 +71,7 @@ class QueueManager(Service):
         flush: IFlush | None = None,
         remembered: Remembered | None = None,
         scheduler: MakeScheduler = PreemptiveScheduler,
+        worked: Callable[[], float] | None = None,
     ) -> None:
         """
         @param config: the configuration; L{reconfigure} takes another one later.
@@ -90,6 +91,8 @@ class QueueManager(Service):
         @param remembered: tells the last status of a message's recipients, for L{explain}; gives an
             awaitable.
         @param scheduler: makes the scheduler.
+        @param worked: gives how many seconds the reactor's thread has worked, so that idle time is used for
+            deliveries while mail arrives; without it, it is taken to work always.
         """
         self._clock = clock
         self._parts = Parts(
@@ -106,6 +109,7 @@ class QueueManager(Service):
             flush=flush,
             remembered=remembered,
             scheduler=scheduler,
+            worked=worked,
         )
         self._active = self._parts.active
         self._admission = self._parts.admission

@@ -3,9 +3,9 @@ When the queue manager works: in turns on the reactor, each bounded in time, so 
 clients between two of them.
 
 Takes the steps of which a turn is made, and takes them until none has anything to do; then sleeps until
-somebody wakes it, or the scheduler's next time has come. While mail arrives, it works no more than its
-share of the time (L{share<qmqpd_tx.qmgr.share>}). An exception from a step is a bug: it is logged, and a
-pause follows, so that it neither stops the queue nor fills the log.
+somebody wakes it, or the scheduler's next time has come. While mail arrives, it works no more than its share
+of the time, or what is left of it (L{share<qmqpd_tx.qmgr.share>}). An exception from a step is a bug: it is
+logged, and a pause follows, so that it neither stops the queue nor fills the log.
 """
 
 from __future__ import annotations
@@ -40,13 +40,14 @@ class Turns:
     @ivar share: how much of the time they may take.
     """
 
-    def __init__(self, clock: IReactorTime, share: float) -> None:
+    def __init__(self, clock: IReactorTime, share: float, worked: Callable[[], float] | None = None) -> None:
         """
         @param clock: time and timers.
         @param share: C{qmgr_intake_share}, over 0 to 1.
+        @param worked: as in L{IntakeShare}.
         """
         self._clock = clock
-        self.share = IntakeShare(share)
+        self.share = IntakeShare(share, worked)
         self._steps: tuple[Callable[[], bool], Callable[[], bool], Callable[[], bool]] | None = None
         self._next_time: Callable[[float], float | None] = lambda now: None
         self._running = False

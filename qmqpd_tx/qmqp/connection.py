@@ -15,8 +15,8 @@ transport is paused. When the message is not safe C{qmqpd_answer_time_limit} aft
 somebody here is waited for longer than C{ipc_timeout}, it is abandoned for good and the answer is C{Z}; so it
 is when the whole takes longer than C{daemon_timeout}.
 
-There is one delayed call for each connection. It is not moved for every read: it finds out for itself
-whether the time it waits for has come.
+Each connection has one time at which it is L{overdue<QMQPConnection.overdue>}. It is not moved for every
+read: the connection finds out then whether what it waits for takes too long.
 
 One class, because it is one state machine: each method is a transition, and they share all their state.
 
@@ -31,7 +31,6 @@ from typing import cast
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
-    IDelayedCall,
     IHalfCloseableProtocol,
     IProtocol,
     ITransport,
@@ -106,7 +105,6 @@ class QMQPConnection:
         "_resumed_at",
         "_settings",
         "_since",
-        "_timer",
         "_verp_fault",
         "state",
         "transport",
@@ -138,7 +136,6 @@ class QMQPConnection:
         self._blocked = False
         self._held = False
         self._eof = False
-        self._timer: IDelayedCall | None = None
         self._last_activity = self._last_byte = self._since = 0.0
         self._paused_at = 0.0
         self._resumed_at = float("-inf")
@@ -459,7 +456,7 @@ class QMQPConnection:
             # The whole packet is here, so there is nothing that could be lost by closing.
             self.state = _CLOSING
             self._since = self._owner.clock.seconds()
-            if self._timer is None:
+            if self not in self._owner.deadlines:
                 self._arm(self._settings.timeout)
             write_last(self.transport, self._reply)
             return
@@ -486,24 +483,20 @@ class QMQPConnection:
             # As if it had been closing for the rest of the time already.
             self._since += seconds - self._settings.timeout
             self._arm(seconds)
-        elif self._timer is None:
+        elif self not in self._owner.deadlines:
             self._arm(self._settings.timeout)
         self.transport.loseConnection()
 
     # --- time ----------------------------------------------------------------------------------------
 
     def _arm(self, delay: float) -> None:
-        delay = max(0.0, min(delay, self._end_by - self._owner.clock.seconds()))
-        if self._timer is not None and self._timer.active():
-            self._timer.reset(delay)
-        else:
-            self._timer = self._owner.clock.callLater(delay, self._time)
+        owner = self._owner
+        owner.deadlines.set(self, min(owner.clock.seconds() + delay, self._end_by))
 
-    def _time(self) -> None:
+    def overdue(self) -> None:
         """
         See whether something is overdue.
         """
-        self._timer = None
         state = self.state
         settings = self._settings
         now = self._owner.clock.seconds()
@@ -634,9 +627,7 @@ class QMQPConnection:
         self._cancel_lookup()
         self.state = _CLOSED
         self._abort()
-        timer, self._timer = self._timer, None
-        if timer is not None and timer.active():
-            timer.cancel()
+        self._owner.deadlines.clear(self)
         self._reception.leave(self._owner)
         if self._label:
             log.info("disconnect from {client}", client=self._label)

@@ -65,7 +65,8 @@ _LONGEST_USUAL_LENGTH = 20
 _HEADER, _CONTENT, _SENDER, _RECIPIENT = Part.HEADER, Part.CONTENT, Part.SENDER, Part.RECIPIENT
 _TRAILER, _NOTHING = Part.TRAILER, Part.NOTHING
 _LENGTH, _BODY, _COMMA = _Step.LENGTH, _Step.BODY, _Step.COMMA
-_EVENT = {_CONTENT: Event.CONTENT, _SENDER: Event.SENDER, _RECIPIENT: Event.RECIPIENT}
+_BYTES, _FROM, _TO = Event.CONTENT, Event.SENDER, Event.RECIPIENT
+_EVENT = {_CONTENT: _BYTES, _SENDER: _FROM, _RECIPIENT: _TO}
 _END = (Event.END, b"")
 
 
@@ -146,13 +147,13 @@ class QMQPParser:
                     ):
                         if part is _RECIPIENT:
                             self.recipients += 1
-                            events.append((Event.RECIPIENT, data[start:stop]))
+                            events.append((_TO, data[start:stop]))
                         elif part is _CONTENT:
                             if length:
-                                events.append((Event.CONTENT, data[start:stop]))
+                                events.append((_BYTES, data[start:stop]))
                             self.part = part = _SENDER
                         else:
-                            events.append((Event.SENDER, data[start:stop]))
+                            events.append((_FROM, data[start:stop]))
                             self.part = part = _RECIPIENT
                         position = stop + 1
                         if base + position == self._packet_end:
@@ -195,7 +196,7 @@ class QMQPParser:
             taken = data if stop - position == len(data) else data[position:stop]
             self._length -= stop - position
             if part is _CONTENT:
-                events.append((Event.CONTENT, taken))
+                events.append((_BYTES, taken))
             else:
                 self._address += taken
             position = stop

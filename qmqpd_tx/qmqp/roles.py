@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 
 from qmqpd_tx.interfaces import ICleanup
 from qmqpd_tx.qmqp.admission import Admission
+from qmqpd_tx.qmqp.deadlines import Deadlines
 from qmqpd_tx.qmqp.limits import ClientLimits
 from qmqpd_tx.qmqp.settings import Settings
 
@@ -54,6 +55,7 @@ class Owner(Protocol):
     hostnames: NameLookup
     settings: Settings
     behind: Callable[[], bool]
+    deadlines: Deadlines
     service: str
 
     def opened(self, connection: Connection) -> bool:

@@ -33,6 +33,7 @@ from zope.interface import implementer
 from qmqpd_tx.interfaces import ICleanup, IConfig
 from qmqpd_tx.qmqp.admission import Admission, ClientLists
 from qmqpd_tx.qmqp.connection import QMQPConnection
+from qmqpd_tx.qmqp.deadlines import Deadlines
 from qmqpd_tx.qmqp.limits import ClientLimits
 from qmqpd_tx.qmqp.proxied import ProxiedConnections
 from qmqpd_tx.qmqp.roles import Connection, NameLookup
@@ -70,6 +71,7 @@ class QMQPServerFactory:
     @ivar hostnames: how clients are called.
     @ivar settings: for connections from now on.
     @ivar behind: whether the queue manager does not keep up.
+    @ivar deadlines: when connections are overdue.
     @ivar service: what the service is called.
     @ivar proxied: for ports behind a proxy: makes connections whose client the proxy names first.
     """
@@ -106,6 +108,7 @@ class QMQPServerFactory:
         self.cleanup: ICleanup = cleanup
         self.hostnames = hostnames
         self.behind = behind
+        self.deadlines = Deadlines(clock)
         self.service = service
         self._drain_limit = drain_limit
         self.settings = read_settings(config, drain_limit)

@@ -301,9 +301,9 @@ class MemoryMailQueue:
         if shared is None:
             shared = self._shared[queue_id] = Shared(queue)
         shared.handles += 1
-        data = memoryview(file.data)
-        content = b"".join((data[layout.top : layout.envelope], data[HEADER_SIZE : layout.top]))
-        return StoredMessage(self, queue_id, envelope, layout, shared, content, None)
+        return StoredMessage(
+            self, queue_id, envelope, layout, shared, bytes(file.data[: layout.envelope]), None
+        )
 
     def closed(self, message: StoredMessage) -> None:
         """

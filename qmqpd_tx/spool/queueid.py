@@ -19,6 +19,7 @@ Nothing that is not L{valid} may be made part of a path; every entrance of the s
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TypeGuard
 
 from qmqpd_tx.interfaces import SpoolError
@@ -49,14 +50,20 @@ def encode(number: int) -> QueueID:
     @param number: microseconds; what does not fit is brought to the nearest end.
     @return: the id.
     """
-    number = min(max(number, 0), _HIGHEST)
-    digits = []
-    for _ in range(LENGTH // 2):
-        number, pair = divmod(number, _BASE * _BASE)
-        digits.append(_PAIRS[pair])
-    digits.append(ALPHABET[number])
-    digits.reverse()
-    return QueueID("".join(digits))
+    high, low = divmod(min(max(number, 0), _HIGHEST), _BASE**4)
+    return QueueID(_leading(high) + _PAIRS[low // _BASE**2] + _PAIRS[low % _BASE**2])
+
+
+@lru_cache(8)
+def _leading(number: int) -> str:
+    """
+    @return: all digits of an id but the last four, which alone change within most of a second.
+    """
+    digits = ""
+    for _ in range(LENGTH - 4):
+        number, digit = divmod(number, _BASE)
+        digits = ALPHABET[digit] + digits
+    return digits
 
 
 def decode(queue_id: QueueID) -> int:

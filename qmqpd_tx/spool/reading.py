@@ -37,22 +37,22 @@ class Opened:
     """
     What L{Open} found.
 
-    @ivar content: the content, when it is small.
+    @ivar data: the whole file, when it is small.
     @ivar recipients: the unfinished recipients, when they are few.
     """
 
-    __slots__ = ("content", "envelope", "layout", "recipients")
+    __slots__ = ("data", "envelope", "layout", "recipients")
 
     def __init__(
         self,
         layout: Layout,
         envelope: Envelope,
-        content: bytes | None,
+        data: bytes | None,
         recipients: list[Recipient] | None,
     ) -> None:
         self.layout = layout
         self.envelope = envelope
-        self.content = content
+        self.data = data
         self.recipients = recipients
 
 
@@ -81,9 +81,8 @@ def open_message(fs: FileSystem, path: str) -> Opened:
         blob = read(0, size)
         read = blob_reader(blob)
         layout, envelope = record.read_message(read, len(blob), queue_id)
-        content = blob[layout.top : layout.envelope] + blob[HEADER_SIZE : layout.top]
         found_recipients = record.read_recipients(read, layout, None, layout.recipient_count + 1)
-        return Opened(layout, envelope, content, found_recipients.recipients)
+        return Opened(layout, envelope, blob, found_recipients.recipients)
     finally:
         fs.close(fd)
 

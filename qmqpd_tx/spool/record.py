@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from zlib import crc32
 
 from attrs import frozen
@@ -127,19 +128,8 @@ def encode_envelope(envelope: Envelope) -> bytes:
     parts = [b"T%d:%b,S%d:%b," % (len(time), time, len(sender), sender)]
     client = envelope.client
     if client is not None:
-        address, name, protocol = (
-            text.encode("utf-8", "replace") for text in (client.address, client.name, client.protocol)
-        )
         port = b"" if client.port is None else b"%d" % client.port
-        value = b"%d:%b,%d:%b,%d:%b,%b" % (
-            len(address),
-            address,
-            len(name),
-            name,
-            len(protocol),
-            protocol,
-            port,
-        )
+        value = _encode_client(client.address, client.name, client.protocol) + port
         parts.append(b"C%d:%b," % (len(value), value))
     if envelope.message_id:
         parts.append(b"I%d:%b," % (len(envelope.message_id), envelope.message_id))
@@ -152,6 +142,15 @@ def encode_envelope(envelope: Envelope) -> bytes:
         value = b"%d:%b,%b" % (len(encoded), encoded, attribute)
         parts.append(b"A%d:%b," % (len(value), value))
     return b"".join(parts)
+
+
+@lru_cache(1000)
+def _encode_client(*texts: str) -> bytes:
+    """
+    @return: what an envelope says of a client, but for the port, which is another each time.
+    """
+    encoded = [text.encode("utf-8", "replace") for text in texts]
+    return b"".join(b"%d:%b," % (len(each), each) for each in encoded)
 
 
 def encode_recipient(address: bytes, original: bytes, silent: bool = False) -> bytes:

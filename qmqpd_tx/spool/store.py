@@ -319,7 +319,7 @@ class FileMailQueue:
         queue: Queue,
         envelope: Envelope,
         layout: Layout,
-        content: bytes | None,
+        data: bytes | None,
         recipients: list[Recipient] | None,
     ) -> StoredMessage:
         """
@@ -329,7 +329,7 @@ class FileMailQueue:
         """
         del self._writers[queue_id]
         self._free -= layout.size
-        return self._handle(queue_id, queue, envelope, layout, content, recipients)
+        return self._handle(queue_id, queue, envelope, layout, data, recipients)
 
     def discarded(self, queue_id: QueueID) -> None:
         """
@@ -345,18 +345,18 @@ class FileMailQueue:
         queue: Queue,
         envelope: Envelope,
         layout: Layout,
-        content: bytes | None,
+        data: bytes | None,
         recipients: list[Recipient] | None,
     ) -> StoredMessage:
         shared = self._shared.get(queue_id)
         if shared is None:
             shared = self._shared[queue_id] = Shared(queue)
         shared.handles += 1
-        if content is None or self._memory + layout.size > self._settings.memory_limit:
-            content = recipients = None
+        if data is None or self._memory + layout.size > self._settings.memory_limit:
+            data = recipients = None
         else:
             self._memory += layout.size
-        return StoredMessage(self, queue_id, envelope, layout, shared, content, recipients)
+        return StoredMessage(self, queue_id, envelope, layout, shared, data, recipients)
 
     def closed(self, message: StoredMessage) -> None:
         """
@@ -407,7 +407,7 @@ class FileMailQueue:
         return self._recovery is not None and self._recovery.unchecked(queue_id)
 
     def _opened(self, queue_id: QueueID, queue: Queue, found: Opened) -> StoredMessage:
-        return self._handle(queue_id, queue, found.envelope, found.layout, found.content, found.recipients)
+        return self._handle(queue_id, queue, found.envelope, found.layout, found.data, found.recipients)
 
     def _gone(self, failure: Failure, queue_id: QueueID, due: float | None) -> Failure:
         """

@@ -24,17 +24,27 @@ _position = attrgetter("position")
 
 @implementer(IMessageContent)
 class MemoryContent:
-    """Content in memory."""
+    """
+    Content in memory. It is put together when somebody wants it: not while its client waits for an answer.
 
-    __slots__ = ("_data", "memo", "size")
+    @param data: the whole queue file.
+    @param layout: where things are in it.
+    """
 
-    def __init__(self, data: bytes) -> None:
+    __slots__ = ("_data", "_layout", "memo", "size")
+
+    def __init__(self, data: bytes, layout: Layout) -> None:
         self._data = data
-        self.size = len(data)
+        self._layout: Layout | None = layout
+        self.size = layout.envelope - HEADER_SIZE
         self.memo: dict[Any, Any] = {}
 
     async def read(self, offset: int, length: int) -> bytes:
         """See L{IMessageContent.read}."""
+        layout, self._layout = self._layout, None
+        if layout is not None:
+            data, top = self._data, layout.top
+            self._data = data[top : layout.envelope] + data[HEADER_SIZE:top]
         if offset == 0 and length >= self.size:
             return self._data
         return self._data[offset : offset + length]
@@ -119,7 +129,7 @@ class StoredMessage:
     """
     See L{IStoredMessage}.
 
-    @param content: the content when it is in memory, else L{None}.
+    @param data: the whole queue file when it is in memory, else L{None}.
     @param recipients: all unfinished recipients in order, when they are in memory, else L{None}.
     @ivar source: the store.
     @ivar layout: where things are in the file.
@@ -150,7 +160,7 @@ class StoredMessage:
         envelope: Envelope,
         layout: Layout,
         shared: Shared,
-        content: bytes | None,
+        data: bytes | None,
         recipients: list[Recipient] | None,
     ) -> None:
         self.source = source
@@ -162,9 +172,9 @@ class StoredMessage:
         self.recipient_count = layout.recipient_count
         self.is_open = True
         self._recipients = recipients
-        self.in_memory = 0 if content is None else layout.size
+        self.in_memory = 0 if data is None else layout.size
         self.content: MemoryContent | FileContent | ClosedContent = (
-            FileContent(self) if content is None else MemoryContent(content)
+            FileContent(self) if data is None else MemoryContent(data, layout)
         )
 
     async def recipients(self, position: int | None, limit: int) -> RecipientSlice:

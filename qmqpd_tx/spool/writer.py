@@ -161,9 +161,13 @@ class DraftWriter:
         """
         @return: the file of a message that was never streamed, and its layout.
         """
-        body = self._take()
-        layout = self._layout(crc32(body))
-        return b"".join((record.encode_header(layout, self.queue_id), body, record.END)), layout
+        chunks, self._chunks = self._chunks, []
+        self._buffered = 0
+        checksum = 0
+        for chunk in chunks:
+            checksum = crc32(chunk, checksum)
+        layout = self._layout(checksum)
+        return b"".join((record.encode_header(layout, self.queue_id), *chunks, record.END)), layout
 
 
 @implementer(IMessageWriter)
@@ -286,13 +290,10 @@ class FileMessageWriter(DraftWriter):
             self._end(operation.error)
             return
         assert isinstance(operation, CommitFile) and self._envelope is not None
-        content: bytes | None = None
-        if not operation.streamed:
-            data, top, end = operation.data, self._top_at, self._envelope_at
-            content = data[top:end] + data[HEADER_SIZE:top] if end > top else data[HEADER_SIZE:top]
+        data = None if operation.streamed else operation.data
         self._state = WriterState.DONE
         message = self._store.committed(
-            self.queue_id, self._queue, self._envelope, operation.layout, content, self._recipients
+            self.queue_id, self._queue, self._envelope, operation.layout, data, self._recipients
         )
         result, self._result = self._result, None
         if result is not None:

@@ -47,6 +47,36 @@ class IntakeShareTests(SynchronousTestCase):
             now += 0.001
         self.assertTrue(0.9 < worked < 1.1, worked)
 
+    def stream(self, each: float, work: float) -> float:
+        """
+        A steady stream of mail.
+
+        @param each: one message comes every so many seconds.
+        @param work: how many seconds the thread works to take one.
+        @return: what part of the time the queue manager may take, if it always has something to do.
+        """
+        worked = 0.0
+        share = IntakeShare(0.1, lambda: worked)
+        now, taken = 100.0, 0.0
+        while now < 110.0:
+            share.arrived(now)
+            worked += work
+            used = min(max(share.allowance(now + work), 0.0), each - work)
+            share.spent(used)
+            worked += used
+            taken += used
+            now += each
+        return taken / 10
+
+    def test_idle_time(self) -> None:
+        """
+        A steady stream leaves time for deliveries: the queue manager may take it. When intake needs all of
+        the time, the queue manager has its share.
+        """
+        self.assertGreater(self.stream(0.003, 0.0005), 0.5)
+        self.assertGreater(self.stream(0.001, 0.0005), 0.2)
+        self.assertTrue(0.05 < self.stream(0.001, 0.0009) < 0.11)
+
     def test_flood_ends(self) -> None:
         """
         Soon after the last arrival there is no limit any more.

@@ -270,7 +270,8 @@ PARAMETERS: tuple[Parameter, ...] = (
         own=True,
         help=(
             "Percent of the time that the queue manager may take to begin deliveries while mail keeps "
-            "arriving, so that clients get their answers first; 100 is without limit."
+            "arriving and the service is busy, so that clients get their answers first; what is left of the "
+            "time it may take in any case. 100 is without limit."
         ),
     ),
     Parameter(
