@@ -21,7 +21,6 @@ import os
 import random
 import signal
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -52,6 +51,7 @@ from qmqpd_tx.qmgr.selection import SERVICE, select_scheduler
 from qmqpd_tx.qmgr.service import QueueManager
 from qmqpd_tx.qmgr.triggers import TriggerFactory, Triggers
 from qmqpd_tx.qmgr.watchdog import Watchdog
+from qmqpd_tx.qmgr.worktime import WorkTime
 from qmqpd_tx.qmqp.hostnames import ClientNames
 from qmqpd_tx.refresh import Refresh, no_changes
 from qmqpd_tx.resolver import make_resolver
@@ -129,6 +129,7 @@ class MailSystem(MultiService):
             forget_dead=lambda: self.manager.triggered(Triggers(flush_dead=True)),
             open_table=self.tables.open,
         )
+        self._work_time = WorkTime()
         self.manager = QueueManager(
             config=config.of_service(SERVICE),
             clock=reactor,
@@ -143,7 +144,7 @@ class MailSystem(MultiService):
             flush=self.flush,
             scheduler=self._scheduler,
             remembered=self.bounces.deferred_recipients,
-            worked=time.thread_time,
+            worked=self._work_time,
         )
         self._cleanups.hand_over_to(self.manager)
         self._watchdog = Watchdog(config=config.of_service(SERVICE), clock=reactor)
@@ -445,6 +446,7 @@ class MailSystem(MultiService):
     async def _stop_manager(self) -> None:
         if self.manager.running:
             await self.manager.stopService()
+        self._work_time.close()
 
     async def _stop_triggers(self) -> None:
         if self._trigger_port is not None:

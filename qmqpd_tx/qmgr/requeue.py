@@ -16,8 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from twisted.internet.defer import Deferred
-
+from qmqpd_tx.eager import ready
 from qmqpd_tx.interfaces import ICleanup, IIncomingMessage, IStoredMessage, SpoolError, Treatment
 from qmqpd_tx.message import SMTPUTF8, QueueID, RecipientSlice
 from qmqpd_tx.qmgr.job import ActiveQueue
@@ -62,9 +61,9 @@ class Requeuer:
             offset = 0
             while data := await message.content.read(offset, _READ_SIZE):
                 offset += len(data)
-                await _ready(incoming.content(data))
+                await ready(incoming.content(data))
             envelope = message.envelope
-            await _ready(incoming.sender(envelope.sender, envelope.verp_delimiters))
+            await ready(incoming.sender(envelope.sender, envelope.verp_delimiters))
             anybody = False
             position: int | None = None
             while True:
@@ -75,7 +74,7 @@ class Requeuer:
                     if recipient.position not in done:
                         anybody = True
                         address = recipient.original or recipient.address
-                        await _ready(incoming.recipient(address, recipient.silent))
+                        await ready(incoming.recipient(address, recipient.silent))
                 position = found.next_position
                 if position is None:
                     break
@@ -87,8 +86,3 @@ class Requeuer:
             raise
         new: QueueID = await incoming.finish()
         return new
-
-
-async def _ready(waiting: Deferred[None] | None) -> None:
-    if waiting is not None:
-        await waiting
