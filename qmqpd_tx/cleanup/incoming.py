@@ -22,8 +22,8 @@ from qmqpd_tx.address.rewrite import CONTROLS
 from qmqpd_tx.address.smtputf8 import BOUNCE, QMQPD
 from qmqpd_tx.cleanup.content import Content
 from qmqpd_tx.cleanup.dates import MailDate
-from qmqpd_tx.cleanup.errors import ABANDONED, NOT_WRITTEN, intake_error
-from qmqpd_tx.cleanup.inspector import Inspector
+from qmqpd_tx.cleanup.errors import ABANDONED, NOT_WRITTEN, intake_error, tell
+from qmqpd_tx.cleanup.filtered import filtered
 from qmqpd_tx.cleanup.milters import MilterStage
 from qmqpd_tx.cleanup.recipients import Addressee, Addressees
 from qmqpd_tx.cleanup.remarks import Remarks
@@ -40,7 +40,6 @@ from qmqpd_tx.interfaces import (
     Treatment,
 )
 from qmqpd_tx.message import CONTENT_FILTER, SMTPUTF8, ClientInfo, Envelope, Queue, QueueID
-from qmqpd_tx.milter import by_address, by_everything
 
 log = Logger(namespace="qmqpd_tx.cleanup")
 
@@ -62,7 +61,7 @@ class IncomingMessage:
         "_copies",
         "_done",
         "_envelope",
-        "_examiner",
+        "_filter_remarks",
         "_first",
         "_given_sender",
         "_last_recipient",
@@ -114,9 +113,10 @@ class IncomingMessage:
         self._maps = maps = settings.maps.variant(treatment.mappings, treatment.remote_domain)
         self._addressees = Addressees(maps, self.queue_id, copies=client is not None)
         self._stage: MilterStage | None = None
-        self._examiner: Inspector | None = None
+        self._filter_remarks: Remarks | None = None
         if treatment.milters and settings.milters.active:
-            self._stage = writer = self._filtered(writer)
+            self._stage, self._filter_remarks = filtered(writer, settings, maps, self.queue_id, client)
+            writer = self._stage
         self._writer = writer
         self._content = Content(settings, treatment, maps, verdict, self.queue_id, client, arrival_time, date)
         self._closed = False
@@ -267,41 +267,6 @@ class IncomingMessage:
                 if waiting is not None:
                     await waiting
 
-    # --- mail filters ------------------------------------------------------------------------------
-
-    def _filtered(self, writer: IMessageWriter) -> MilterStage:
-        """
-        @return: a writer that asks mail filters first.
-        """
-        settings = self._settings
-        # Their headers are checked on their own: what was decided of the message itself stays.
-        verdict = Verdict()
-        if settings.checks.milter is not None:
-            self._examiner = Inspector(settings.checks, verdict, self.queue_id, self._client)
-        return settings.milters.stage(
-            writer,
-            client=self._client,
-            complete=self._complete_sender,
-            copies=self._copies_for,
-            expand=self._expand,
-            check=None if self._examiner is None else self._examiner.milter_header,
-            verdict=verdict,
-            key=by_everything if self._maps.keep_original else by_address,
-        )
-
-    async def _complete_sender(self, address: bytes) -> bytes:
-        return await self._maps.sender(address, self.queue_id)
-
-    async def _expand(self, address: bytes) -> Sequence[Addressee]:
-        return await self._apart().added(address)
-
-    async def _copies_for(self, sender: bytes) -> Sequence[Addressee]:
-        return await self._apart().of_sender(sender)
-
-    def _apart(self) -> Addressees:
-        # Not those of the message: a filter may have taken away what these remember.
-        return Addressees(self._maps, self.queue_id, copies=self._client is not None)
-
     # --- storing -----------------------------------------------------------------------------------
 
     def _write(self, data: bytes) -> Deferred[None] | None:
@@ -381,8 +346,8 @@ class IncomingMessage:
 
     def _committed(self, stored: IStoredMessage | None) -> None:
         self._closed = True
-        if self._examiner is not None:
-            self._tell(self._examiner.remarks)
+        if self._filter_remarks is not None:
+            self._tell(self._filter_remarks)
         # The client's answer first: what the queue manager does next may take its time.
         self._answer(None)
         if stored is None:
@@ -394,10 +359,11 @@ class IncomingMessage:
             self._done(stored)
 
     def _not_committed(self, failure: Failure) -> None:
-        if self._examiner is not None:
-            self._tell(self._examiner.remarks)
+        if self._filter_remarks is not None:
+            self._tell(self._filter_remarks)
         error = intake_error(failure.value)
-        if error.text == NOT_WRITTEN[1]:
+        # Who refuses a message has said why.
+        if error is not failure.value and error.text == NOT_WRITTEN[1]:
             log.warn(
                 "{queue_id}: write queue file: {reason}", queue_id=self.queue_id, reason=str(failure.value)
             )
@@ -417,7 +383,7 @@ class IncomingMessage:
             log.failure("{queue_id}: accepting a message", failure, queue_id=self.queue_id)
         elif not self._verdict.over:
             # A table could not say what has to be known.
-            log.warn("{queue_id}: {reason}", queue_id=self.queue_id, reason=str(error))
+            tell(error, self.queue_id)
         self._fail(IntakeError(False, *NOT_WRITTEN))
 
     def _fail(self, error: IntakeError) -> None:

@@ -12,6 +12,8 @@ in Postfix, so memory follows what is active. The dead ones are the exception: t
 time is over, but no more than C{qmgr_message_recipient_limit} of them, of which the oldest is forgotten
 first; that costs no more than an attempt too many. Only L{SchedulerCore.reconfigure}, and a clock that was
 set back, walk over all that is in memory.
+
+Longer than most, because it is one class whose steps share all their state.
 """
 
 from __future__ import annotations
