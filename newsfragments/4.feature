@@ -15,3 +15,5 @@ Addresses in the log are quoted (``info_log_address_format``). Automatic copies 
 SMTPUTF8 and internationalized domain names: ``smtputf8_enable``, ``smtputf8_autodetect_classes``.
 
 Mail that arrives in a steady stream is delivered as it comes: while mail arrives, the queue manager also takes the time that the service would be idle, and no longer only ``qmgr_intake_share`` of it.
+
+Patterns of ``pcre:`` tables are bounded for the whole key (``pattern_match_limit``) and, all long searches of a table together, in time (``pattern_time_limit``). Limits of the PROXY protocol are parameters (``qmqpd_upstream_proxy_header_limit``, ``qmqpd_upstream_proxy_pending_limit``).

@@ -24,6 +24,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.python.failure import Failure
 
+from qmqpd_tx.address.own import is_local_address
 from qmqpd_tx.cleanups import CLEANUP
 from qmqpd_tx.config import Config
 from qmqpd_tx.events import Logger
@@ -112,11 +113,12 @@ def _intake(
     def hosts(words: Sequence[str], parameter: str, parents: bool) -> HostMatchList:
         return HostMatchList(words, parameter, parents, open_table)
 
+    lists = read_client_lists(own, hosts, open_table, is_local_address)
     cleanup = own.string("cleanup_service_name")
     lines = (line.name for line in config.services if line.command == CLEANUP)
     if cleanup != CLEANUP and cleanup not in lines:
         raise ConfigError(f"cleanup_service_name = {cleanup}: master.cf has no cleanup service of that name")
-    return Intake(name, endpoints, own, limit, read_client_lists(own, hosts, open_table), cleanup)
+    return Intake(name, endpoints, own, limit, lists, cleanup)
 
 
 class Listeners:

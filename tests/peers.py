@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 from unittest import SkipTest
 
 SYSTEM_PATH = "/usr/sbin:/sbin:/usr/local/sbin:/usr/lib/postfix/sbin:/usr/libexec/postfix"
@@ -225,7 +226,34 @@ postlog unix-dgram n - n - 1 postlogd
 """
 
 
-class PrivatePostfix:
+class Instance:
+    """
+    Something that is started and stopped, as a context manager.
+    """
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """Stop it, however far it has come, and remove what it has left. Safe to call twice."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+class PrivatePostfix(Instance):
     """
     A Postfix of our own: a scratch configuration, queue and log, QMQP on a free loopback port.
 
@@ -355,16 +383,3 @@ class PrivatePostfix:
             if time.monotonic() > deadline:
                 raise AssertionError(f"messages are left in {self.spool}; log: {self.log()[-2000:]}")
             time.sleep(0.02)
-
-    def __enter__(self) -> PrivatePostfix:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()

@@ -16,15 +16,14 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from signal import SIGINT
-from types import TracebackType
 
-from tests.peers import START_SECONDS, Peer, free_port, scratch, unavailable
+from tests.peers import START_SECONDS, Instance, Peer, free_port, scratch, unavailable
 
 USER = "mail"
 """The database's administrator."""
 
 
-class PrivatePostgres:
+class PrivatePostgres(Instance):
     """
     Use it as a context manager.
 
@@ -132,16 +131,3 @@ class PrivatePostgres:
         """Stop it and remove its folder."""
         self.halt()
         shutil.rmtree(self.folder, ignore_errors=True)
-
-    def __enter__(self) -> PrivatePostgres:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()

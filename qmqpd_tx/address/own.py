@@ -4,7 +4,8 @@ The network addresses of this mail system.
 Takes C{inet_interfaces} and C{proxy_interfaces}, gives the set of addresses. C{all} asks the operating
 system for the addresses of its interfaces; a host name is looked up in the system's way. Called at
 start-up and reload only: a look-up may block. Fails with L{ConfigError} that names the parameter and
-the host. Answers to Postfix's own_inet_addr.
+the host. Whether a single address is this machine's can be asked at any time (L{is_local_address}). Answers
+to Postfix's own_inet_addr.
 """
 
 from __future__ import annotations
@@ -69,6 +70,20 @@ def _listed(words: Iterable[str], parameter: str) -> Iterator[Address]:
                         f"{parameter}: host not found: {word}; write its address, or correct the name"
                     ) from None
                 yield from found
+
+
+def is_local_address(address: str) -> bool:
+    """
+    @param address: an IPv4 or IPv6 address.
+    @return: whether this machine has it now: whether a socket can be bound to it.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((address, 0))
+    except OSError:
+        return False
+    return True
 
 
 def own_addresses(config: IConfig) -> frozenset[Address]:

@@ -12,9 +12,8 @@ import re
 from collections.abc import Callable, Iterator
 
 from qmqpd_tx.interfaces import ConfigError
+from qmqpd_tx.tables.texthash import ENTRY
 from qmqpd_tx.tables.words import decode, logical_lines, split_words
-
-_ENTRY = re.compile(rb'((?:[^"\s\\]|\\.|\\|"(?:[^"\\]|\\.)*")+)(?:\s+(.*))?', re.DOTALL)
 
 
 def shown(data: bytes, length: int = 200) -> str:
@@ -44,7 +43,7 @@ def read_entries(
         elif line[:1].isspace():
             warn(f'{path}: logical line must not start with whitespace: "{shown(line)}"')
         else:
-            match = _ENTRY.fullmatch(line)
+            match = ENTRY.fullmatch(line)
             if match is None:
                 warn(f"{where}: unbalanced '\"' in '{shown(line)}' -- ignoring this line")
                 continue

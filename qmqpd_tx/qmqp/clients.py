@@ -8,7 +8,6 @@ the word. Answers to postconf(5): debug_peer_list, qmqpd_authorized_clients, loc
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Final, Protocol
@@ -25,6 +24,9 @@ LOCAL: Final = "qmqpd_local_header_rewrite_clients"
 NETWORKS: Final = "mynetworks"
 
 EVERYBODY = "static:all"
+
+REMEMBERED_ADDRESSES = 1000
+"""Of how many clients it is remembered whether they are on this host."""
 
 NEVER = frozenset({"permit_sasl_authenticated", "permit_tls_clientcerts", "permit_tls_all_clientcerts"})
 """What may be written, and never is true of a QMQP client: there is no login, and no TLS."""
@@ -94,7 +96,8 @@ class OwnAddresses:
         @param is_ours: whether this host has an address.
         """
         self._interfaces = frozenset(word.strip("[]") for word in interfaces)
-        self._is_ours = is_ours
+        # Asking the system takes a few system calls. A reload asks again.
+        self._is_ours = lru_cache(REMEMBERED_ADDRESSES)(is_ours)
 
     def matches(self, name: str, address: str) -> bool:
         """See L{ClientList.matches}."""
@@ -110,25 +113,11 @@ class OwnAddresses:
         return self.matches(name, address)
 
 
-@lru_cache(maxsize=1024)
-def is_ours(address: str) -> bool:
-    """
-    @return: whether this host has an address: whether a socket can be bound to it.
-    """
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.bind((address, 0))
-    except OSError:
-        return False
-    return True
-
-
 def read_client_lists(
     config: IConfig,
     make_list: MakeList,
     open_table: OpenTable,
-    is_ours: Callable[[str], bool] = is_ours,
+    is_ours: Callable[[str], bool],
 ) -> ClientLists:
     """
     @param config: of one service.

@@ -6,12 +6,12 @@ L{QMQPConnection<qmqpd_tx.qmqp.connection.QMQPConnection>} of the client that it
 is not seen anywhere, and nothing stands between that protocol and the transport but a call. The header is
 understood by Twisted's own C{haproxy:} endpoint; what is added here is that it may come in pieces, that what
 it says is a network address and a port, that it has a time limit (C{qmqpd_upstream_proxy_timeout}) and a size
-limit, and that a client may finish sending before it has its reply. A proxy that connects for itself
-(C{LOCAL}, a health check) is the client.
+limit (C{qmqpd_upstream_proxy_header_limit}), and that a client may finish sending before it has its reply. A
+proxy that connects for itself (C{LOCAL}, a health check) is the client.
 
 How it fails: a connection without a good header is dropped with a warning in the log, and the client learns
-nothing; so it is when far too many wait for their header. Answers to smtpd_upstream_proxy_protocol in
-Postfix's smtpd(8), whose words for a bad header are used.
+nothing; so it is when too many wait for their header (C{qmqpd_upstream_proxy_pending_limit}). Answers to
+smtpd_upstream_proxy_protocol in Postfix's smtpd(8), whose words for a bad header are used.
 """
 
 from __future__ import annotations
@@ -43,14 +43,10 @@ from qmqpd_tx.qmqp.settings import Settings
 
 log = Logger(namespace="qmqpd_tx.qmqpd")
 
-HEADERS_AT_ONCE = 1000
-"""How many connections may wait for their header; more are dropped at once."""
-
-HEADER_LIMIT = 4096
-"""The longest header that is read, in bytes: the addresses, and whatever else a proxy may want to tell."""
-
-_V1_LIMIT = 107
 _V1 = b"PROXY "
+_V1_LIMIT = 107
+"""How long a header of version 1 can be: so the protocol has it."""
+
 _V2 = b"\r\n\r\n\0\r\nQUIT\n"
 _V2_FIXED = 16
 _SHOWN = 100
@@ -109,9 +105,10 @@ class _NoTransport:
         self.closed = True
 
 
-def header_size(data: bytes) -> int:
+def header_size(data: bytes, limit: int) -> int:
     """
     @param data: the first bytes of a connection.
+    @param limit: the longest header, in bytes.
     @return: the size of the header when it is complete; 0 when more has to come.
     @raise BadHeader: it is none.
     """
@@ -128,7 +125,7 @@ def header_size(data: bytes) -> int:
     if data[12] >> 4 != 2:
         raise BadHeader("unrecognized protocol version")
     size = _V2_FIXED + int.from_bytes(data[14:16], "big")
-    if size > HEADER_LIMIT:
+    if size > limit:
         raise BadHeader("too long protocol header")
     return size if len(data) >= size else 0
 
@@ -215,7 +212,7 @@ class ProxiedConnection:
             return
         self._buffer += data
         try:
-            size = header_size(self._buffer)
+            size = header_size(self._buffer, self._owner.header_limit)
             if not size:
                 return
             client = client_of(self._buffer[:size])
@@ -312,9 +309,14 @@ class ProxiedConnections(ServerFactory):
         """
         @return: a connection, or L{None} to hang up at once.
         """
-        if addr is None or len(self._waiting) >= HEADERS_AT_ONCE:
+        if addr is None or len(self._waiting) >= self._server.settings.proxy_pending_limit:
             return None
         return ProxiedConnection(self, addr)
+
+    @property
+    def header_limit(self) -> int:
+        """The longest header, in bytes."""
+        return self._server.settings.proxy_header_limit
 
     def opened(self, connection: ProxiedConnection, late: Callable[[], None]) -> IDelayedCall:
         """

@@ -41,6 +41,8 @@ class Settings:
     @ivar max_idle: C{max_idle}, seconds: likewise, when nobody has come for so long.
     @ivar proxied: whether connections come through a proxy (C{qmqpd_upstream_proxy_protocol}).
     @ivar proxy_timeout: C{qmqpd_upstream_proxy_timeout}, seconds.
+    @ivar proxy_header_limit: C{qmqpd_upstream_proxy_header_limit}, bytes.
+    @ivar proxy_pending_limit: C{qmqpd_upstream_proxy_pending_limit}.
     """
 
     timeout: float
@@ -64,6 +66,8 @@ class Settings:
     max_idle: float
     proxied: bool
     proxy_timeout: float
+    proxy_header_limit: int
+    proxy_pending_limit: int
 
 
 def read_settings(config: IConfig, drain_limit: int) -> Settings:
@@ -112,6 +116,8 @@ def read_settings(config: IConfig, drain_limit: int) -> Settings:
         max_idle=config.seconds("max_idle"),
         proxied=config.string("qmqpd_upstream_proxy_protocol") != "",
         proxy_timeout=config.seconds("qmqpd_upstream_proxy_timeout"),
+        proxy_header_limit=config.integer("qmqpd_upstream_proxy_header_limit"),
+        proxy_pending_limit=config.integer("qmqpd_upstream_proxy_pending_limit"),
     )
 
 

@@ -30,7 +30,6 @@ from qmqpd_tx.tables.indexed import (
     Ends,
     IndexedTable,
     absolute,
-    distinct,
     lock_whole,
     missing_library,
     open_file,
@@ -38,7 +37,6 @@ from qmqpd_tx.tables.indexed import (
 from qmqpd_tx.tables.interface import (
     ILookupTable,
     ILookupTableType,
-    ISequenceTable,
     ITableBuilder,
     ITableWriter,
     TableContext,
@@ -46,7 +44,6 @@ from qmqpd_tx.tables.interface import (
 from qmqpd_tx.tables.limits import integer, seconds
 
 
-@implementer(ISequenceTable)
 class BerkeleyTable(IndexedTable):
     """
     An open C{hash:} or C{btree:} table.
@@ -70,11 +67,7 @@ class BerkeleyTable(IndexedTable):
             raise TableError(f"{self.name}: read {self._path}: {error}") from None
         return value
 
-    def entries(self) -> Iterator[tuple[bytes, bytes]]:
-        """See L{ISequenceTable}."""
-        return distinct(self._walk())
-
-    def _walk(self) -> Iterator[tuple[bytes, bytes]]:
+    def pairs(self) -> Iterator[tuple[bytes, bytes]]:
         try:
             cursor = self._database.cursor()
             try:

@@ -21,11 +21,10 @@ from zope.interface import implementer
 
 from qmqpd_tx.interfaces import ConfigError, TableError
 from qmqpd_tx.tables.building import Draft, DraftWriter, Replacement, nothing, written
-from qmqpd_tx.tables.indexed import Ends, IndexedTable, absolute, distinct, open_file
+from qmqpd_tx.tables.indexed import Ends, IndexedTable, absolute, open_file
 from qmqpd_tx.tables.interface import (
     ILookupTable,
     ILookupTableType,
-    ISequenceTable,
     ITableBuilder,
     ITableWriter,
     TableContext,
@@ -139,7 +138,6 @@ def write_cdb(stream: BinaryIO, entries: Iterable[tuple[bytes, bytes]]) -> None:
     stream.write(b"".join(header))
 
 
-@implementer(ISequenceTable)
 class CdbTable(IndexedTable):
     """
     An open C{cdb:} table.
@@ -160,9 +158,8 @@ class CdbTable(IndexedTable):
             raise TableError(f"{self.name}: is closed")
         return self._reader.get(key)
 
-    def entries(self) -> Iterator[tuple[bytes, bytes]]:
-        """See L{ISequenceTable}."""
-        return distinct(iter(self._reader))
+    def pairs(self) -> Iterator[tuple[bytes, bytes]]:
+        return iter(self._reader)
 
     def close(self) -> None:
         self._data.close()

@@ -190,6 +190,12 @@ class TableClient:
             connection.send(request)
             return
         (self._queue.appendleft if first else self._queue.append)(request)
+        self._connect()
+
+    def _connect(self) -> None:
+        """
+        Begin to make a connection, if one more would be of use.
+        """
         room = self._limits.connections - len(self._all) - len(self._connecting)
         if room > 0 and len(self._connecting) < len(self._queue):
             attempt = self._endpoint.connect(self._factory)
@@ -233,6 +239,8 @@ class TableClient:
         timer = self._idle.pop(connection, None)
         if timer is not None and timer.active():
             timer.cancel()
+        if not self._closed:
+            self._connect()
 
     def lost(self, request: Request) -> None:
         """

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from zope.interface import implementer
 
 from qmqpd_tx.interfaces import ConfigError, TableError
-from qmqpd_tx.tables.interface import ILookupTable
+from qmqpd_tx.tables.interface import ILookupTable, ISequenceTable
 from qmqpd_tx.tables.words import fold
 
 LOCK_POLL = 0.01
@@ -43,7 +43,7 @@ def stored(text: bytes, ends: Ends) -> bytes:
     return text + b"\0" if ends is Ends.NUL else text
 
 
-@implementer(ILookupTable)
+@implementer(ILookupTable, ISequenceTable)
 class IndexedTable(ABC):
     """
     A table in an indexed file.
@@ -69,8 +69,20 @@ class IndexedTable(ABC):
         """
 
     @abstractmethod
+    def pairs(self) -> Iterator[tuple[bytes, bytes]]:
+        """
+        @return: all keys and values as they stand in the file.
+        @raise TableError: as L{get}.
+        """
+
+    @abstractmethod
     def close(self) -> None:
         """See L{ILookupTable}."""
+
+    def entries(self) -> Iterator[tuple[bytes, bytes]]:
+        """See L{ISequenceTable}."""
+        bare = ((key.rstrip(b"\0"), value.rstrip(b"\0")) for key, value in self.pairs())
+        return (entry for entry in bare if entry[0])
 
     def lookup(self, key: bytes) -> bytes | None:
         """See L{ILookupTable}."""
@@ -90,14 +102,6 @@ class IndexedTable(ABC):
                 self._ends = each
                 return value.rstrip(b"\0") or None
         return None
-
-
-def plain(entry: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
-    """
-    @return: a key and a value without their NULs.
-    """
-    key, value = entry
-    return key.rstrip(b"\0"), value.rstrip(b"\0")
 
 
 def absolute(type_name: str, name: str, parameter: str) -> str:
@@ -157,10 +161,3 @@ def lock_whole(descriptor: int, exclusive: bool, timeout: float, path: str) -> N
     """
     kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
     take_lock(lambda: fcntl.flock(descriptor, kind | fcntl.LOCK_NB), timeout, path)
-
-
-def distinct(entries: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
-    """
-    @return: the entries without their NULs, and without those that have no key.
-    """
-    return (entry for entry in map(plain, entries) if entry[0])

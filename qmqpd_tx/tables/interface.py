@@ -10,6 +10,7 @@ content is said when it is opened. Answers to Postfix's dictionaries (DATABASE_R
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -168,6 +169,7 @@ class TableContext:
     @ivar substitutes: whether results may contain parts of the key (C{$1}). False for parameters that say
         where mail goes: who sends it would have a say in that. A kind of table that has such results then
         leaves these rules out, with a warning.
+    @ivar now: gives the time in seconds, since any moment, for what is measured within a lookup.
     """
 
     parameter: str
@@ -177,6 +179,7 @@ class TableContext:
     setting: Callable[[str], str]
     watch: Callable[[str], None] = lambda path: None
     substitutes: bool = True
+    now: Callable[[], float] = time.perf_counter
 
 
 class ILookupTableType(Interface):

@@ -1,5 +1,5 @@
 """
-The limits of tables in indexed files and on servers.
+The limits of tables of patterns, in indexed files and on servers.
 
 Takes the texts of parameters, gives numbers. Where there is no configuration (a test, a command without one),
 the defaults of L{DEFAULTS}. Pure. Answers to the constants of Postfix's tcp_table(5), socketmap_table(5) and
@@ -18,6 +18,8 @@ DEFAULTS: Mapping[str, str] = {
     "berkeley_db_create_buffer_size": "16777216",
     "berkeley_db_read_buffer_size": "131072",
     "lmdb_map_size": "16777216",
+    "pattern_match_limit": "1000000",
+    "pattern_time_limit": "1s",
     "socketmap_reply_size_limit": "100000",
     "table_close_delay": "300s",
     "table_connection_limit": "5",

@@ -28,7 +28,6 @@ from qmqpd_tx.tables.indexed import (
     Ends,
     IndexedTable,
     absolute,
-    distinct,
     missing_library,
     open_file,
     take_lock,
@@ -36,7 +35,6 @@ from qmqpd_tx.tables.indexed import (
 from qmqpd_tx.tables.interface import (
     ILookupTable,
     ILookupTableType,
-    ISequenceTable,
     ITableBuilder,
     ITableWriter,
     TableContext,
@@ -138,7 +136,6 @@ the process that knows which are open.
 """
 
 
-@implementer(ISequenceTable)
 class LmdbTable(IndexedTable):
     """
     An open C{lmdb:} table.
@@ -183,11 +180,7 @@ class LmdbTable(IndexedTable):
             value: bytes | None = transaction.get(key) if len(key) <= self._file.max_key_size() else None
         return value
 
-    def entries(self) -> Iterator[tuple[bytes, bytes]]:
-        """See L{ISequenceTable}."""
-        return distinct(self._walk())
-
-    def _walk(self) -> Iterator[tuple[bytes, bytes]]:
+    def pairs(self) -> Iterator[tuple[bytes, bytes]]:
         with self._reading() as transaction:
             yield from transaction.cursor()
 

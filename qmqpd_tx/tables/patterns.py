@@ -4,10 +4,10 @@ Tables of patterns: C{regexp:} and what it has in common with C{pcre:}.
 Takes the name of a table, gives an open table whose rules are tried in order. Each lookup begins with one
 pass of a L{Prefilter} for all rules, since nearly all keys match none of them; the same pass over a whole
 header or body tells a caller that nothing in it needs to be looked up (L{IPatternTable}). A pattern of
-C{regexp:} takes time linear in the key, and so does the prefilter; what only PCRE2 can match has a limit
-(C{pattern_match_limit}), and past it the lookup raises L{TableError}, which names table and line. Rules that
-make no sense are a L{ConfigError}; rules with C{$1} are left out where that is not allowed. Answers to
-Postfix's regexp_table(5).
+C{regexp:} takes time linear in the key, and so does the prefilter; what only PCRE2 can match has limits
+(L{qmqpd_tx.tables.backtrack}), and past them the lookup raises L{TableError}, which names table and line.
+Rules that make no sense are a L{ConfigError}; rules with C{$1} are left out where that is not allowed.
+Answers to Postfix's regexp_table(5).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """
 Tables of Perl's regular expressions: C{pcre:}.
 
-As L{qmqpd_tx.tables.patterns}, but PCRE2 does the matching, in steps whose number has a limit; past it the
+As L{qmqpd_tx.tables.patterns}, but PCRE2 does the matching, within limits of steps and time; past them the
 lookup raises L{TableError<qmqpd_tx.interfaces.TableError>}, which names table and line. Needs the extra
 C{pcre}; without it, opening one is a L{ConfigError} that says so. Answers to Postfix's pcre_table(5).
 """

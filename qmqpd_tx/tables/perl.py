@@ -28,6 +28,8 @@ from qmqpd_tx.tables.linear import (
 )
 
 _MAXIMAL_DEPTH = 100
+"""How deep groups may be nested: reading them must not overflow our own stack. Nobody writes a tenth."""
+
 _SPACE = CLASSES[b"space"]
 _BLANK = frozenset(b"\t \xa0")
 _VERTICAL = frozenset(b"\n\v\f\r\x85")

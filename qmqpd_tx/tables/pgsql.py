@@ -31,7 +31,7 @@ from qmqpd_tx.tables.interface import ILookupTable, ILookupTableType, TableConte
 from qmqpd_tx.tables.limits import ServerLimits
 from qmqpd_tx.tables.query import Parts, Template
 from qmqpd_tx.tables.sql import Question, Rows, SqlSettings, SqlTable
-from qmqpd_tx.tables.words import split_words
+from qmqpd_tx.tables.words import encode, split_words
 
 log = Logger(namespace="qmqpd_tx.tables")
 
@@ -104,16 +104,18 @@ class Connection:
         self.used = 0.0
         self.closed = False
         self._pq = pq
-        self._connection = pq.PGconn.connect_start(server.conninfo.encode())
+        self._connection = pq.PGconn.connect_start(encode(server.conninfo))
         try:
             polling = pq.PollingStatus
             wanted = polling.WRITING
             while self._connection.status != pq.ConnStatus.OK:
-                if wanted not in (polling.READING, polling.WRITING):
+                # Where it cannot even begin, there is nothing to wait for.
+                failed = self._connection.status == pq.ConnStatus.BAD
+                if failed or wanted not in (polling.READING, polling.WRITING):
                     raise TableError(self._message())
                 self._wait(wanted == polling.WRITING, deadline)
                 wanted = self._connection.connect_poll()
-            self.run(lambda escape: b"SET client_encoding TO '%b'" % escape(encoding.encode()), deadline)
+            self.run(lambda escape: b"SET client_encoding TO '%b'" % escape(encode(encoding)), deadline)
         except BaseException:
             self.close()
             raise

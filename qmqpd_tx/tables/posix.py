@@ -32,7 +32,11 @@ from qmqpd_tx.tables.linear import (
 )
 
 _MAXIMAL_REPEAT = 32767
+"""How often the C library of Linux repeats something at most."""
+
 _MAXIMAL_DEPTH = 100
+"""How deep groups may be nested: reading them must not overflow our own stack. Nobody writes a tenth."""
+
 _SPACE = CLASSES[b"space"]
 
 

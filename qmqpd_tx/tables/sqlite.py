@@ -78,7 +78,7 @@ class SqliteTable(SqlTable):
                 if self._connection is None:
                     self._connection = self._connect()
                 rows = self._connection.execute(decode(text)).fetchall()
-            except (sqlite3.Error, sqlite3.Warning) as error:
+            except (sqlite3.Error, sqlite3.Warning, UnicodeError) as error:
                 raise TableError(f"{self.name}: {self._path}: {error}") from None
         return [[_bytes(row[0])] for row in rows]
 

@@ -3,9 +3,9 @@ C{texthash:/file/name}: a text file in postmap(1) form, read whole.
 
 Takes a file name, gives a table in memory: C{key}, white space, C{value} on each logical line. A
 line that starts with white space continues the one above, even across comments and empty lines. Keys
-are folded; white space within double quotes belongs to the key, and the quotes too (an address with
-a quoted local part is its own key). The first of duplicate entries wins. As in Postfix, a line that
-makes no sense is left out with a warning that names file and line, so that one bad line does not
+are folded; white space within double quotes or after a backslash belongs to the key, and the quotes too
+(an address with a quoted local part is its own key). The first of duplicate entries wins. As in Postfix, a
+line that makes no sense is left out with a warning that names file and line, so that one bad line does not
 stop the mail; a file that cannot be read is a L{ConfigError}. The file is read again on reload.
 Answers to Postfix's texthash (DATABASE_README).
 """
@@ -24,7 +24,8 @@ from qmqpd_tx.tables.words import fold, logical_lines, read_file
 
 log = Logger(namespace="qmqpd_tx.tables")
 
-_ENTRY = re.compile(rb'((?:[^"\s]|"(?:[^"\\]|\\.)*")+)(?:\s+(.*))?', re.DOTALL)
+ENTRY = re.compile(rb'((?:[^"\s\\]|\\.?+|"(?:[^"\\]|\\.)*+")++)(?:\s+(.*))?', re.DOTALL)
+"""A logical line: a key, and a value if there is one. It matches no line whose quotes are unbalanced."""
 
 
 @implementer(ILookupTable)
@@ -82,7 +83,7 @@ def parse_texthash(data: bytes, path: str) -> dict[bytes, bytes]:
                 text=line[:80],
             )
             continue
-        match = _ENTRY.fullmatch(line)
+        match = ENTRY.fullmatch(line)
         if match is None:
             log.warn(
                 "{path}, line {line}: unbalanced '\"' in '{text}' -- ignoring this line",

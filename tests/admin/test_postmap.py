@@ -55,6 +55,16 @@ class PostmapTests(SynchronousTestCase):
         self.assertEqual(self.postmap("-q", "nothing", str(path)), (1, "", ""))
         self.assertEqual(self.postmap("-s", str(path)), (0, "foo\tbar\n", ""))
 
+    def test_quotes(self) -> None:
+        """A backslash takes the meaning of what follows, whatever comes later; in time linear in the line."""
+        path = self.folder / "t"
+        path.write_text('a\\"b c\nd\\"e" f\n' + "\\" * 100 + 'g"h"i"j k\nl\\ m n\n')
+        status, _, errors = self.postmap(str(path))
+        self.assertEqual(status, 0)
+        self.assertIn(f"{path}, line 2: unbalanced", errors)
+        self.assertIn(f"{path}, line 3: unbalanced", errors)
+        self.assertEqual(self.postmap("-s", str(path)), (0, 'a\\"b\tc\nl\\ m\tn\n', ""))
+
     def test_failed_build(self) -> None:
         """A build that fails leaves the old file."""
         path = self.folder / "t"

@@ -11,6 +11,7 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from qmqpd_tx.address.own import is_local_address
 from qmqpd_tx.config import config_from_text
 from qmqpd_tx.netstring import encode
 from qmqpd_tx.qmqp.clients import read_client_lists
@@ -97,7 +98,10 @@ class SettingsTests(TestCase):
         clock: Any = reactor
         config = config_from_text(text)
         lists = read_client_lists(
-            config, lambda words, name, parents: HostMatchList(words, name, parents), open_table
+            config,
+            lambda words, name, parents: HostMatchList(words, name, parents),
+            open_table,
+            is_local_address,
         )
         names = ClientNames(clock, None, HostsFile(clock, None, "127.0.0.1 localhost"))  # type: ignore[arg-type]
         return QMQPServerFactory(config, clock, MemoryCleanup(), lists, names)

@@ -16,7 +16,7 @@ from qmqpd_tx.config import config_from_text
 from qmqpd_tx.interfaces import ConfigError
 from qmqpd_tx.message import ClientInfo
 from qmqpd_tx.netstring import encode
-from qmqpd_tx.qmqp.proxied import HEADERS_AT_ONCE, BadHeader, ProxiedConnection, client_of, header_size
+from qmqpd_tx.qmqp.proxied import BadHeader, ProxiedConnection, client_of, header_size
 from qmqpd_tx.qmqp.server import QMQPServerFactory
 from tests.qmqp.packets import CONTENT, cut, packet
 from tests.qmqp.serving import ServerTestCase, Transport
@@ -150,7 +150,7 @@ class ProxyTests(ServerTestCase):
     def test_noise(self, noise: bytes, start: bytes) -> None:
         data = start + noise
         try:
-            size = header_size(data)
+            size = header_size(data, 4096)
             if size:
                 client_of(data[:size])
         except BadHeader as problem:
@@ -177,10 +177,27 @@ class ProxyTests(ServerTestCase):
         gone.end()
         self.assert_quiet()
 
-    def test_far_too_many_without_header(self) -> None:
-        for _ in range(HEADERS_AT_ONCE):
-            ProxyConnection(self.factory)
-        self.assertIsNone(self.factory.buildProtocol(PROXY))
+    def test_too_many_without_header(self) -> None:
+        """qmqpd_upstream_proxy_pending_limit"""
+        factory = self.make_factory(self.config + "qmqpd_upstream_proxy_pending_limit = 3\n")
+        first, *_ = [ProxyConnection(factory) for _ in range(3)]
+        self.assertIsNone(factory.buildProtocol(PROXY))
+        first.send(V1)
+        self.assertIsNotNone(factory.buildProtocol(PROXY))
+
+    def test_long_header(self) -> None:
+        """qmqpd_upstream_proxy_header_limit"""
+        long = V2[:14] + (12 + 9000).to_bytes(2, "big") + V2[16:28] + b"\x04\x23\x25" + bytes(8997)
+        client = ProxyConnection(self.factory)
+        client.send(long + packet())
+        self.assertTrue(client.transport.aborted)
+        self.assertIn("too long protocol header", self.lines[0])
+        client.end()
+        factory = self.make_factory(self.config + "qmqpd_upstream_proxy_header_limit = 10000\n")
+        client = ProxyConnection(factory)
+        client.send(long + packet())
+        self.assertIn(b"KOk: queued as", client.reply)
+        client.end()
 
     def test_early_data_waits_for_a_slow_name(self) -> None:
         name: Deferred[str] = Deferred()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.address import IPv4Address
 
+from qmqpd_tx.address.own import is_local_address
 from qmqpd_tx.config import config_from_text
 from qmqpd_tx.interfaces import TableError
 from qmqpd_tx.qmqp.clients import read_client_lists
@@ -93,7 +94,10 @@ class ListTests(ServerTestCase):
     def verbose(self, text: str, name: str, address: str = "192.0.2.1") -> bool:
         config = config_from_text(f"qmqpd_authorized_clients = 0.0.0.0/0\n{text}")
         lists = read_client_lists(
-            config, lambda words, parameter, parents: HostMatchList(words, parameter, parents), open_table
+            config,
+            lambda words, parameter, parents: HostMatchList(words, parameter, parents),
+            open_table,
+            is_local_address,
         )
         self.names.name = name
         self.lines.clear()

@@ -12,10 +12,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactorClock
 from zope.interface import implementer
 
+from qmqpd_tx.address.own import is_local_address
 from qmqpd_tx.config import config_from_text
 from qmqpd_tx.intake import Intake, Listeners, intakes
 from qmqpd_tx.interfaces import ConfigError, ICleanup, TableError, Treatment
-from qmqpd_tx.qmqp.clients import OwnAddresses, is_ours, read_client_lists
+from qmqpd_tx.qmqp.admission import ClientLists
+from qmqpd_tx.qmqp.clients import OwnAddresses, read_client_lists
 from qmqpd_tx.tables import HostMatchList, ILookupTable, open_table
 from tests.qmqp.cleanup import MemoryCleanup
 from tests.qmqp.packets import packet
@@ -178,9 +180,32 @@ class LocalClientTests(ServerTestCase):
             (["loopback-only"], "::1", True),
             (["loopback-only"], "192.0.2.1", False),
         ):
-            self.assertEqual(OwnAddresses(interfaces, is_ours).matches("", address), ours)
-        self.assertTrue(OwnAddresses(["all"], is_ours).matches("", "127.0.0.1"))
-        self.assertFalse(OwnAddresses(["all"], is_ours).matches("", "192.0.2.1"))
+            self.assertEqual(OwnAddresses(interfaces, is_local_address).matches("", address), ours)
+        self.assertTrue(OwnAddresses(["all"], is_local_address).matches("", "127.0.0.1"))
+        self.assertFalse(OwnAddresses(["all"], is_local_address).matches("", "192.0.2.1"))
+
+    def test_own_addresses_come_and_go(self) -> None:
+        """Whether an address is ours is remembered until a reload."""
+        ours: set[str] = set()
+        text = "qmqpd_local_header_rewrite_clients = permit_inet_interfaces\n"
+
+        def read() -> ClientLists:
+            return read_client_lists(
+                config_from_text(text),
+                lambda words, parameter, parents: HostMatchList(words, parameter, parents),
+                open_table,
+                ours.__contains__,
+            )
+
+        def local(lists: ClientLists) -> bool:
+            assert lists.local is not None
+            return any(clients.matches("", "192.0.2.1") for clients in lists.local)
+
+        before = read()
+        self.assertFalse(local(before))
+        ours.add("192.0.2.1")
+        self.assertFalse(local(before))
+        self.assertTrue(local(read()))
 
 
 class ServiceTests(ServerTestCase):

@@ -188,6 +188,17 @@ class TcpTests(Case):
         self.server.answer = lambda data: b"200 v\n"
         self.assertEqual(await table.lookup(b"c"), b"v")
 
+    async def test_others_go_on(self) -> None:
+        """What waits for a connection that has to be dropped gets another one."""
+        self.settings["table_connection_limit"] = "1"
+        replies = iter([b"200 a\n200 b\n", b"200 v\n", b"200 w\n"])
+        self.server.answer = lambda data: next(replies)
+        table = self.tables.open(f"tcp:{self.place}", "p")
+        first, *others = [table.lookup(b"k") for _ in range(3)]
+        error = await self.assertFailure(first, TableError)
+        self.assertIn("two replies", str(error))
+        self.assertEqual(await gatherResults(others), [b"v", b"w"])
+
     async def test_bounded(self) -> None:
         """More than may wait are refused at once; those that wait fail when the table is closed."""
         self.settings["table_queue_limit"] = "2"

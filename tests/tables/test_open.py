@@ -41,6 +41,9 @@ cont one
 k:   v
 "unbalanced v
 plain   value  with   "quotes"  \r
+ba\\"ck v5
+sl\\ ash v6
+ba\\"d" v7
 \xc3\x89a@x.test  v4
 """
 
@@ -69,6 +72,9 @@ class TextHashTests(SynchronousTestCase):
             (b'"unbalanced', None),
             (b"unbalanced", None),
             (b"plain", b'value  with   "quotes"'),
+            (b'ba\\"ck', b"v5"),
+            (b"sl\\ ash", b"v6"),
+            (b'ba\\"d"', None),
             ("\u00e9a@x.test".encode(), b"v4"),
             (b"\xff", None),
             (b"", None),

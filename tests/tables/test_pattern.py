@@ -9,8 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pcre2
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
+from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -18,10 +20,12 @@ from zope.interface.verify import verifyObject
 from qmqpd_tx.config import config_from_text
 from qmqpd_tx.interfaces import ConfigError, TableError
 from qmqpd_tx.tables import ILookupTable, IPatternTable, Tables, open_table
-from qmqpd_tx.tables.interface import FOLD
+from qmqpd_tx.tables.backtrack import Budget
+from qmqpd_tx.tables.interface import FOLD, TableContext
 from qmqpd_tx.tables.keeper import ROUTES
 from qmqpd_tx.tables.linear import Prefilter, TooLarge, compiled, repeated
 from qmqpd_tx.tables.patterns import PatternTable
+from qmqpd_tx.tables.pcre import PcreType
 from qmqpd_tx.tables.perl import Flags, loosened
 from qmqpd_tx.tables.posix import PatternError, Syntax, parse
 
@@ -379,6 +383,111 @@ class PcreTests(SynchronousTestCase):
         tables = Tables(setting=config_from_text("pattern_match_limit = 1000").string)
         self.assertRaises(TableError, tables.open(text, "p").lookup, b"a" * 10 + b"b")
         self.assertIsNone(table.lookup(b"a" * 10 + b"b"))
+
+    def test_limit_of_a_long_key(self) -> None:
+        """The limit is one for the whole key: not for each place where the pattern might begin."""
+        table = inline("pcre", "/(a+)+(?=c)/ y")
+        self.assertIsNone(table.lookup(b"c" + b"a" * 12 + b"b"))
+        error = str(self.assertRaises(TableError, table.lookup, b"c" + (b"a" * 12 + b"b") * 5000))
+        self.assertIn("match limit exceeded", error)
+
+    def test_time_limit(self) -> None:
+        """
+        Keys that each stay below the limit, and together take too much time, fail; other keys do not. Later
+        there is time again.
+        """
+        moments = iter(range(1_000_000))
+        ahead = [0.0]
+
+        def now() -> float:
+            # Any two readings are 0.3 seconds apart.
+            return ahead[0] + 0.3 * next(moments)
+
+        setting = config_from_text("pattern_time_limit = 2s").string
+        context = TableContext("header_checks", lambda text: None, None, lambda call: None, setting, now=now)
+        table = PcreType().open("{ {/fine/ x} {/^(a+)+(?=c)/ y} }", context)
+        hostile = b"a" * 16 + b"bc"
+        done = 0
+        with self.assertRaises(TableError) as caught:
+            for _ in range(10_000):
+                self.assertIsNone(table.lookup(hostile))
+                done += 1
+        self.assertTrue(5 <= done <= 10, done)
+        error = str(caught.exception)
+        self.assertIn("pcre:{ {/fine/ x} {/^(a+)+(?=c)/ y} }, line 2: ", error)
+        self.assertIn("more than 2 seconds", error)
+        self.assertIn("raise pattern_time_limit", error)
+        self.assertEqual(table.lookup(b"fine"), b"x")
+        self.assertEqual(table.lookup(b"aac"), b"y")
+        self.assertIsNone(table.lookup(b"other"))
+        ahead[0] += 20
+        self.assertIsNone(table.lookup(hostile))
+
+    def test_time_limit_after_a_pause(self) -> None:
+        """A search that the machine has slept in is not held against others for long."""
+        clock = Clock()
+        budget = Budget(1.0, clock.seconds)
+        self.assertTrue(budget.begin())
+        clock.advance(3600)
+        budget.end()
+        self.assertFalse(budget.begin())
+        clock.advance(11)
+        self.assertTrue(budget.begin())
+
+    def test_time_of_quick_searches(self) -> None:
+        """They are not counted, and do not look at the clock."""
+        clock = iter([0.0])
+        context = TableContext(
+            "p",
+            lambda text: None,
+            None,
+            lambda call: None,
+            config_from_text("").string,
+            now=lambda: next(clock),
+        )
+        table = PcreType().open("{ {/^(\\w+) \\1$/ $1} }", context)
+        for _ in range(100):
+            self.assertEqual(table.lookup(b"hello hello"), b"hello")
+            self.assertIsNone(table.lookup(b"hello you"))
+
+    @given(
+        st.lists(st.sampled_from(PERL_PARTS), max_size=8),
+        st.text("aAb.\n_ ", max_size=6),
+        st.sets(st.sampled_from("ismxAEU")),
+    )
+    @example(["\\Q", "a"], "ba", set())
+    @example(["a", "#", "b"], "ba", {"x"})
+    @example(["(?x)", "a", "#", "b"], "ba", set())
+    @example([".*", "(a)", "|", "(b)"], "b", set())
+    @example([".*", "(a)"], "\na\na", {"s"})
+    @example(["(a)", "(?R)?"], "aa", set())
+    @example(["(*COMMIT)", "(a)"], "ba", set())
+    @example(["(b)", "(*PRUNE)", "a|(a)"], "ba", set())
+    @example(["(.+)", "\\1"], "aab", {"U"})
+    @example(["^", "(.)"], "a\nb", {"m"})
+    def test_as_pcre2(self, parts: list[str], key: str, flags: set[str]) -> None:
+        """A table finds what PCRE2 finds, at the same place."""
+        pattern, text = "".join(parts), key.encode("latin-1")
+        bits = {"i": 0x8, "m": 0x400, "s": 0x20, "x": 0x80, "E": 0x10, "U": 0x40000}
+        options = sum(bit for flag, bit in bits.items() if (flag in flags) != (flag in "is"))
+        path = Path(self.mktemp()).absolute()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            raw = pcre2.compile(pattern.encode("latin-1"), options)
+        except pcre2.PatternError:
+            return
+        found = (raw.match if "A" in flags else raw.search)(text)
+        groups = range(1, raw.groups + 1)
+        result = "=" + "".join(f"<${{{number}}}>" for number in groups)
+        path.write_text(f"~{pattern}~{''.join(sorted(flags))} {result}\n")
+        try:
+            table = open_table(f"pcre:{path}", "p")
+        except ConfigError:
+            assume(False)
+        expected = None
+        if found is not None:
+            expected = b"=" + b"".join(b"<%s>" % (found.group(number) or b"") for number in groups)
+        self.assertEqual(table.lookup(text), expected, pattern)
 
     def test_not_installed(self) -> None:
         """Without PCRE2, the error names the extra; C{regexp:} tables open as ever."""

@@ -121,6 +121,8 @@ class SqliteTests(Case):
             self.assertIn(reason, str(error))
             self.tables.renew()
             self.tables.keep()
+        (self.folder / "x.cf").write_bytes(b"dbpath = /no/\xff\nquery = select '\xff'\n")
+        await self.assertFailure(self.tables.open(f"sqlite:{self.folder}/x.cf", "p").lookup(b"m"), TableError)
 
     async def test_bounded(self) -> None:
         """More than may wait are refused; closing ends the others."""
@@ -164,6 +166,23 @@ class SqliteTests(Case):
                 self.assertIn(path, str(error))
         error = self.assertRaises(ConfigError, self.tables.open, "sqlite:/no/such", "p")
         self.assertIn("cannot read /no/such", str(error))
+
+
+class PgsqlHostTests(Case):
+    """C{pgsql:}, where nobody is."""
+
+    async def test_nobody_there(self) -> None:
+        """A lookup fails, and says which of the servers has which trouble."""
+        missing = f"unix:{self.folder}/.s.PGSQL.5432"
+        hosts = f"{missing} postgresql://[bad/x 127.0.0.1:{free_port()}"
+        text = f"hosts = {hosts}\npassword = p\udcff\ndbname = d\nquery = select 1\n"
+        (self.folder / "x.cf").write_bytes(text.encode("utf-8", "surrogateescape"))
+        table = self.tables.open(f"pgsql:{self.folder}/x.cf", "p")
+        error = str(await self.assertFailure(table.lookup(b"k"), TableError))
+        for host in hosts.split():
+            self.assertIn(host.removeprefix("postgresql://"), error)
+        self.assertIn("No such file or directory", error)
+        self.assertIn("Connection refused", error)
 
 
 class PgsqlTests(Case):

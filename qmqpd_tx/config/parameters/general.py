@@ -277,6 +277,17 @@ PARAMETERS: tuple[Parameter, ...] = (
         help="How many steps a pattern of a pcre: table may take to search one key, before the lookup fails.",
     ),
     Parameter(
+        name="pattern_time_limit",
+        type=Type.TIME,
+        default="1s",
+        low=1,
+        own=True,
+        help=(
+            "How much time the searches of a pcre: table that take many steps may take together, before they "
+            "fail; a tenth of the time that passes is added again."
+        ),
+    ),
+    Parameter(
         name="process_id",
         type=Type.STRING,
         default="",

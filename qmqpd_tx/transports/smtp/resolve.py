@@ -26,6 +26,7 @@ from twisted.internet.interfaces import IResolver
 from twisted.names import dns, error
 
 from qmqpd_tx.address.internationalized import ascii_domain
+from qmqpd_tx.address.own import is_local_address
 from qmqpd_tx.events import Logger
 from qmqpd_tx.transports.smtp.nexthop import Target, literal_address
 from qmqpd_tx.transports.smtp.settings import Settings
@@ -69,19 +70,6 @@ class Unresolved(Exception):
         self.permanent = permanent
         self.dsn = dsn
         self.text = text
-
-
-def is_local_address(address: str) -> bool:
-    """
-    @return: whether this machine has the address: whether a socket can be bound to it.
-    """
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.bind((address, 0))
-    except OSError:
-        return False
-    return True
 
 
 def _not_found(failure: Exception) -> bool:

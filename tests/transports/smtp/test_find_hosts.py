@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from twisted.names import dns, error
 
+from qmqpd_tx.address.own import is_local_address
 from qmqpd_tx.status import Action
-from qmqpd_tx.transports.smtp.resolve import is_local_address
 from tests.transports.smtp.support import EHLO, World
 
 OK = b"250 2.0.0 Ok"
