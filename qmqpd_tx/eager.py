@@ -4,7 +4,8 @@ Coroutines that mostly do not wait. Pure.
 L{Deferred.fromCoroutine<twisted.internet.defer.Deferred.fromCoroutine>} makes a Deferred, a context and a
 chain of callbacks even for a coroutine that has its answer at once, which is a tenth of what a message costs.
 L{eager} and L{now_or_later} take the answer without any of that, and fall back on a Deferred only when there
-is something to wait for.
+is something to wait for. L{ready} is for what gives L{None} instead of a Deferred; where each microsecond of
+a message counts, its two lines are written out.
 """
 
 from __future__ import annotations
@@ -50,6 +51,14 @@ def now_or_later(coroutine: Coroutine[Deferred[Any], Any, T]) -> T | Deferred[T]
     except StopIteration as done:
         return done.value  # type: ignore[no-any-return]
     return Deferred.fromCoroutine(_rest(coroutine, awaited))
+
+
+async def ready(waiting: Deferred[None] | None) -> None:
+    """
+    Wait for what a step has given: L{None} when there is nothing to wait for, else a Deferred.
+    """
+    if waiting is not None:
+        await waiting
 
 
 async def _rest(coroutine: Coroutine[Deferred[Any], Any, T], awaited: Deferred[Any]) -> T:

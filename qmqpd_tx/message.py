@@ -79,7 +79,10 @@ the parameter of that name, or from a FILTER action.
 """
 
 SMTPUTF8 = "smtputf8"
-"""The attribute that says that only servers with SMTPUTF8 (RFC 6531) can take this message."""
+"""
+The attribute of a message that may need SMTPUTF8 (RFC 6531); the value is a mark that says whether it always
+does, or for some senders and recipients only: see L{qmqpd_tx.address.smtputf8}.
+"""
 
 
 @frozen(slots=True)

@@ -84,9 +84,10 @@ class AddressList:
         Put others in their place.
 
         @param name: the header's name, which counts for the length of the first line.
-        @param addresses: as many, in external form.
+        @param addresses: as many, in external form; the null address is written C{""}.
         @return: the new value with its leading space, without a final newline; L{None} when nothing changes.
         """
+        addresses = [address or b'""' for address in addresses]
         if not self._changed and self._texts == addresses:
             return None
         lines = [name + b":"]

@@ -33,9 +33,6 @@ QMQPD: Final = "qmqpd"
 BOUNCE: Final = "bounce"
 """That of notices to senders."""
 
-NOTIFY: Final = "notify"
-"""That of notices to postmaster."""
-
 
 @frozen(slots=True)
 class Detection:

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from twisted.internet.defer import Deferred
-
 from qmqpd_tx.bounce.compose import Report, lead, tail
 from qmqpd_tx.bounce.records import FailedRecipient
+from qmqpd_tx.eager import ready
 from qmqpd_tx.interfaces import ICleanup, IIncomingMessage, IMessageContent, Treatment
 from qmqpd_tx.message import QueueID
 
@@ -44,21 +43,16 @@ async def send(
     incoming: IIncomingMessage = cleanup.begin(None, treatment=treatment)
     try:
         for piece in _gather(lead(report, recipients)):
-            await _ready(incoming.content(piece))
+            await ready(incoming.content(piece))
         await _copy(content, incoming, None if report.whole else headers_limit)
-        await _ready(incoming.content(tail(report)))
-        await _ready(incoming.sender(sender))
-        await _ready(incoming.recipient(report.to))
+        await ready(incoming.content(tail(report)))
+        await ready(incoming.sender(sender))
+        await ready(incoming.recipient(report.to))
     except BaseException:
         incoming.abort()
         raise
     notice: QueueID = await incoming.finish()
     return notice
-
-
-async def _ready(waiting: Deferred[None] | None) -> None:
-    if waiting is not None:
-        await waiting
 
 
 def _gather(pieces: Iterator[bytes]) -> Iterator[bytes]:
@@ -92,9 +86,9 @@ async def _copy(content: IMessageContent, incoming: IIncomingMessage, headers_li
                 end = data.rfind(b"\n") + 1
             if end >= 0:
                 data = data[:end]
-        await _ready(incoming.content(data))
+        await ready(incoming.content(data))
         last = data[-1:] or last
         if end >= 0:
             break
     if last != b"\n":
-        await _ready(incoming.content(b"\n"))
+        await ready(incoming.content(b"\n"))

@@ -18,19 +18,17 @@ to nobody. So nothing here can loop.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
-from attrs import evolve
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from qmqpd_tx.address.smtputf8 import needs_smtputf8
-from qmqpd_tx.bounce.compose import Audience, Kind, Report
+from qmqpd_tx.bounce.compose import Kind
+from qmqpd_tx.bounce.notices import Notices, local_timezone, verp_address
 from qmqpd_tx.bounce.records import (
     FailedRecipient,
     decode_log,
@@ -40,7 +38,6 @@ from qmqpd_tx.bounce.records import (
     encode_told,
     encode_warning,
 )
-from qmqpd_tx.bounce.sending import send
 from qmqpd_tx.bounce.settings import Settings
 from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import (
@@ -48,41 +45,15 @@ from qmqpd_tx.interfaces import (
     ICleanup,
     IConfig,
     IMailQueue,
-    IntakeError,
     IStoredMessage,
     SpoolError,
 )
-from qmqpd_tx.message import SMTPUTF8, Envelope, LogKind, QueueID
+from qmqpd_tx.message import LogKind, QueueID
 from qmqpd_tx.status import Outcome
 
 log = Logger(namespace="qmqpd_tx.bounce")
 
 T = TypeVar("T")
-
-_NOTIFICATION = {Kind.FAILED: "non-delivery", Kind.DELAYED: "delay", Kind.DELIVERED: "delivery status"}
-"""What Postfix calls a notice in the log."""
-
-
-def local_timezone(seconds: float) -> int:
-    """
-    @return: this machine's offset from UTC at that time, in seconds.
-    """
-    return time.localtime(seconds).tm_gmtoff
-
-
-def verp_address(sender: bytes, delimiters: bytes, recipient: bytes) -> bytes:
-    """
-    @param sender: the envelope sender, not null.
-    @param delimiters: the two VERP delimiters.
-    @param recipient: about whom.
-    @return: the sender address that mail to this recipient was sent with (Postfix's VERP_README).
-    """
-    local, at, domain = sender.rpartition(b"@")
-    if not at:
-        local, domain = sender, b""
-    user, at_recipient, where = recipient.rpartition(b"@")
-    extension = user + delimiters[1:2] + where if at_recipient else recipient
-    return local + delimiters[:1] + extension + at + domain
 
 
 @implementer(IBounces)
@@ -109,18 +80,26 @@ class Bounces:
         @param cleanup: where notices go.
         @param timezone: POSIX seconds to seconds east of UTC.
         """
-        self.cleanup = cleanup
         self._clock = clock
         self._queue = queue
-        self._timezone = timezone
         self._settings = Settings.from_config(config)
+        self._notices = Notices(self._settings, cleanup, clock, timezone)
         self._attempts: WeakValueDictionary[QueueID, IStoredMessage] = WeakValueDictionary()
 
     def reconfigure(self, config: IConfig) -> None:
         """
         Use another configuration from now on.
         """
-        self._settings = Settings.from_config(config)
+        self._settings = self._notices.settings = Settings.from_config(config)
+
+    @property
+    def cleanup(self) -> ICleanup | None:
+        """Where notices go."""
+        return self._notices.cleanup
+
+    @cleanup.setter
+    def cleanup(self, cleanup: ICleanup | None) -> None:
+        self._notices.cleanup = cleanup
 
     def bounced(self, message: IStoredMessage, outcomes: Sequence[Outcome]) -> Deferred[None]:
         """See L{IBounces.bounced}."""
@@ -242,10 +221,10 @@ class Bounces:
         recipients = [recipient for recipient in waiting if not recipient.silent]
         if not recipients:
             return None
-        notice = await self._to_sender(message, Kind.DELAYED, recipients, message.envelope.sender, False)
+        notice = await self._notices.to_sender(message, Kind.DELAYED, recipients, message.envelope.sender)
         await self._note(LogKind.TRACE, queue_id, [encode_warning(self._clock.seconds())])
         if "delay" in self._settings.classes:
-            await self._copy(message, Kind.DELAYED, recipients, self._settings.delays_to)
+            await self._notices.copy(message, Kind.DELAYED, recipients)
         return notice
 
     async def _notify(self, message: IStoredMessage) -> QueueID | None:
@@ -258,7 +237,7 @@ class Bounces:
         queue_id: QueueID = message.queue_id
         warned, recipients = decode_trace(await self._queue.read_log(LogKind.TRACE, queue_id))
         if warned and recipients:
-            await self._to_sender(message, Kind.DELIVERED, recipients, message.envelope.sender, False)
+            await self._notices.to_sender(message, Kind.DELIVERED, recipients, message.envelope.sender)
             await self._note(LogKind.TRACE, queue_id, map(encode_told, recipients))
 
     async def _return(self, message: IStoredMessage) -> QueueID | None:
@@ -292,16 +271,13 @@ class Bounces:
         if not sender:
             if "2bounce" not in settings.classes:
                 return None
-            shown = b"MAILER-DAEMON@" + settings.origin
-            return await self._postmaster(
-                message, Kind.FAILED, recipients, shown, settings.double_bounces_to, True
-            )
+            return await self._notices.double_bounce(message, recipients)
         if message.envelope.verp_delimiters is not None and settings.verp:
             notice = await self._to_verp_senders(message, recipients, message.envelope.verp_delimiters)
         else:
-            notice = await self._to_sender(message, Kind.FAILED, recipients, sender, True)
+            notice = await self._notices.to_sender(message, Kind.FAILED, recipients, sender)
         if "bounce" in settings.classes:
-            await self._copy(message, Kind.FAILED, recipients, settings.copies_to)
+            await self._notices.copy(message, Kind.FAILED, recipients)
         return notice
 
     async def _to_verp_senders(
@@ -312,115 +288,13 @@ class Bounces:
         try:
             for recipient in recipients:
                 to = verp_address(message.envelope.sender, delimiters, recipient.original)
-                notice = await self._to_sender(message, Kind.FAILED, [recipient], to, True)
+                notice = await self._notices.to_sender(message, Kind.FAILED, [recipient], to)
                 told.append(recipient)
         except Exception:
             # The next try is about the others only.
             await self._note(LogKind.BOUNCE, message.queue_id, map(encode_told, told))
             raise
         return notice
-
-    async def _to_sender(
-        self,
-        message: IStoredMessage,
-        kind: Kind,
-        recipients: list[FailedRecipient],
-        to: bytes,
-        whole: bool,
-    ) -> QueueID:
-        sender = message.envelope.sender
-        report = self._about(message, kind, recipients, Audience.SENDER, sender, to, whole)
-        return await self._send(message, report, recipients, b"")
-
-    async def _postmaster(
-        self,
-        message: IStoredMessage,
-        kind: Kind,
-        recipients: list[FailedRecipient],
-        sender: bytes,
-        to: bytes,
-        whole: bool,
-    ) -> QueueID:
-        report = self._about(message, kind, recipients, Audience.POSTMASTER, sender, to, whole)
-        return await self._send(message, report, recipients, self._settings.double_bounce)
-
-    async def _copy(
-        self, message: IStoredMessage, kind: Kind, recipients: list[FailedRecipient], to: bytes
-    ) -> None:
-        try:
-            await self._postmaster(message, kind, recipients, message.envelope.sender, to, False)
-        except (IntakeError, SpoolError) as problem:
-            # Another try would tell the sender once more.
-            log.warn(
-                "{queue_id}: postmaster notice failed while {doing} to {to}: {reason}",
-                queue_id=message.queue_id,
-                doing="bouncing" if kind is Kind.FAILED else "warning",
-                to=to,
-                reason=str(problem),
-            )
-
-    def _about(
-        self,
-        message: IStoredMessage,
-        kind: Kind,
-        recipients: Sequence[FailedRecipient],
-        audience: Audience,
-        sender: bytes,
-        to: bytes,
-        whole: bool,
-    ) -> Report:
-        settings = self._settings
-        envelope = message.envelope
-        return Report(
-            kind=kind,
-            audience=audience,
-            hostname=settings.hostname,
-            mail_name=settings.mail_name,
-            queue_id=message.queue_id,
-            sender=sender,
-            to=to,
-            arrival_time=envelope.arrival_time,
-            utc_offset=self._timezone(envelope.arrival_time),
-            now=self._clock.seconds(),
-            eight_bit=envelope.eight_bit,
-            whole=whole and message.content.size <= settings.size_limit,
-            warning_time=settings.warning_time,
-            lifetime=settings.lifetime,
-            internationalized=_internationalized(envelope, recipients),
-        )
-
-    async def _send(
-        self, message: IStoredMessage, report: Report, recipients: list[FailedRecipient], sender: bytes
-    ) -> QueueID:
-        if self.cleanup is None:
-            raise SpoolError(f"{message.queue_id}: no cleanup service to send a notice with")
-        notice = await send(
-            self.cleanup,
-            message.content,
-            report,
-            recipients,
-            sender,
-            self._settings.size_limit,
-            evolve(self._settings.treatment, about=message.envelope.attributes.get(SMTPUTF8))
-            if report.internationalized
-            else self._settings.treatment,
-        )
-        log.info(
-            "{queue_id}: {audience} {kind} notification: {notice}",
-            queue_id=message.queue_id,
-            audience=report.audience.value,
-            kind=_NOTIFICATION[report.kind],
-            notice=notice,
-        )
-        return notice
-
-
-def _internationalized(envelope: Envelope, recipients: Iterable[FailedRecipient]) -> bool:
-    """
-    @return: whether a notice about these recipients has to do with what needs SMTPUTF8.
-    """
-    addresses = [address for one in recipients for address in (one.address, one.original)]
-    return needs_smtputf8(envelope.attributes.get(SMTPUTF8), envelope.sender, addresses)
 
 
 def _deferred(work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:

@@ -24,6 +24,7 @@ from types import MappingProxyType
 from attrs import frozen
 
 from qmqpd_tx.address.rewrite import CONTROLS
+from qmqpd_tx.cleanup.errors import printable
 from qmqpd_tx.cleanup.remarks import Remarks
 from qmqpd_tx.cleanup.verdict import Verdict
 from qmqpd_tx.events import Logger
@@ -141,9 +142,8 @@ class Actions:
             self._warn("bad DSN action in {command} -- need 4.x.x or 5.x.x", command=rest)
             reason = b"4.0.0 " + rest[status.end() :]
         dsn = reason.partition(b" ")[0].decode("ascii")
-        shown = re.sub(rb"[^ -~]", b"?", reason).decode("ascii")
         self._remarks.add("reject", check.context, text, reason)
-        self._verdict.reject(IntakeError(dsn.startswith("5"), dsn, "Error: " + shown))
+        self._verdict.reject(IntakeError(dsn.startswith("5"), dsn, "Error: " + printable(reason)))
         self.active = False
 
     def _discard(self, rest: bytes, check: Check, text: bytes) -> None:
@@ -162,27 +162,26 @@ class Actions:
         self.active = False
 
     def _redirect(self, rest: bytes, check: Check, text: bytes) -> None:
-        if b"@" not in rest:
-            self._warn(
-                'bad REDIRECT target "{target}" in {parameter} map -- need user@domain',
-                target=rest,
-                parameter=check.parameter,
-            )
-            return
-        self._remarks.add("redirect", check.context, text, rest)
-        self._verdict.redirect = CONTROLS.sub(b" ", rest)
-        self.active = False
+        if self._is_address("REDIRECT target", rest, check):
+            self._remarks.add("redirect", check.context, text, rest)
+            self._verdict.redirect = CONTROLS.sub(b" ", rest)
+            self.active = False
 
     def _bcc(self, rest: bytes, check: Check, text: bytes) -> None:
-        if b"@" not in rest:
-            self._warn(
-                'bad BCC address "{target}" in {parameter} map -- need user@domain',
-                target=rest,
-                parameter=check.parameter,
-            )
-            return
-        self._remarks.add("bcc", check.context, text, rest)
-        self._verdict.bcc[rest] = None
+        if self._is_address("BCC address", rest, check):
+            self._remarks.add("bcc", check.context, text, rest)
+            self._verdict.bcc[rest] = None
+
+    def _is_address(self, what: str, rest: bytes, check: Check) -> bool:
+        if b"@" in rest:
+            return True
+        self._warn(
+            'bad {what} "{target}" in {parameter} map -- need user@domain',
+            what=what,
+            target=rest,
+            parameter=check.parameter,
+        )
+        return False
 
     def _filter(self, rest: bytes, check: Check, text: bytes) -> None:
         if not rest:

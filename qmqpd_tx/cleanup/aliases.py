@@ -48,7 +48,7 @@ class VirtualAliases:
         @param queue_id: on behalf of which message, for the log.
         @return: the addresses in its place, perhaps with duplicates; itself, if it is no alias.
         @raise IntakeError: there are too many of them, or they are too long.
-        @raise TableError: the tables cannot say; that was logged.
+        @raise TableError: the tables cannot say.
         """
         expanded = [address]
         final: set[bytes] = set()
@@ -61,7 +61,7 @@ class VirtualAliases:
                     break
                 if depth == self.recursion_limit:
                     self._complain("map nesting for", quote_address(address), queue_id)
-                found = await self.map.find(current, queue_id)
+                found = await self.map.find(current)
                 if found is None:
                     break
                 depth += 1

@@ -4,7 +4,7 @@ One address looked up in the tables of one parameter, and what they make of it.
 Takes a complete address in internal form; gives the addresses that the table has in its place, complete and
 in internal form, with the extension that the table's key left out where C{propagate_unmatched_extensions}
 says so. C{@domain} as a value means the same user there. Canonical mapping goes on until nothing is found, at
-most L{CANONICAL_DEPTH} times. Fails with L{TableError<qmqpd_tx.interfaces.TableError>} when a table cannot
+most L{CANONICAL_DEPTH} times. Fails with L{MapError<qmqpd_tx.cleanup.errors.MapError>} when a table cannot
 say, or says something that is no address. Answers to canonical(5) and virtual(5), watched in a running
 Postfix.
 """
@@ -17,6 +17,7 @@ from qmqpd_tx.address.lookup import AddressLookup, Found
 from qmqpd_tx.address.mailboxes import is_address, parse_addresses
 from qmqpd_tx.address.rewrite import CONTROLS, AddressRewriter
 from qmqpd_tx.address.syntax import fold_address, quote_address, quote_local_part
+from qmqpd_tx.cleanup.errors import MapError
 from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import TableError
 from qmqpd_tx.message import QueueID
@@ -53,47 +54,33 @@ class AddressMap:
         self._propagate = propagate
         self._ours = ours
 
-    async def value(self, address: bytes, queue_id: QueueID) -> Found | None:
+    async def value(self, address: bytes) -> Found | None:
         """
         @param address: complete, in internal form.
-        @param queue_id: on behalf of which message, for the log.
         @return: what the tables have for it.
-        @raise TableError: they cannot say; that was logged.
+        @raise MapError: they cannot say.
         """
         try:
             return await self._look_up(address)
         except TableError as problem:
-            self._log_problem(problem, address, queue_id)
-            raise
+            raise MapError(str(problem), self.parameter) from problem
 
-    async def find(self, address: bytes, queue_id: QueueID) -> list[bytes] | None:
+    async def find(self, address: bytes) -> list[bytes] | None:
         """
         @param address: complete, in internal form.
-        @param queue_id: on behalf of which message, for the log.
         @return: what the tables have for it, as addresses, at least one; L{None}: nothing.
-        @raise TableError: they cannot say, or it is no address; that was logged.
+        @raise MapError: they cannot say, or it is no address.
         """
         try:
             found = await self._look_up(address)
             return None if found is None else self._addresses(address, found.value, found.extension)
         except TableError as problem:
-            self._log_problem(problem, address, queue_id)
-            raise
+            raise MapError(str(problem), self.parameter, address) from problem
 
     async def _look_up(self, address: bytes) -> Found | None:
         if self._ours is None:
             return await self.lookup.find(address)
         return await self.lookup.find(address, await self._ours(address.rpartition(b"@")[2]))
-
-    def _log_problem(self, problem: TableError, address: bytes, queue_id: QueueID) -> None:
-        log.warn("{queue_id}: {reason}", queue_id=queue_id, reason=str(problem))
-        log.warn(
-            "{queue_id}: {parameter} map lookup problem for {address}"
-            " -- message not accepted, try again later",
-            queue_id=queue_id,
-            parameter=self.parameter,
-            address=address,
-        )
 
     def _addresses(self, address: bytes, value: bytes, extension: bytes) -> list[bytes]:
         if value.startswith(b"@"):
@@ -118,11 +105,11 @@ class AddressMap:
         @param queue_id: on behalf of which message, for the log.
         @return: the address that it is to be replaced with, or itself; and whether that went without a
             warning.
-        @raise TableError: as L{find}.
+        @raise MapError: as L{find}.
         """
         quiet = True
         for _ in range(CANONICAL_DEPTH):
-            found = await self.find(address, queue_id)
+            found = await self.find(address)
             if found is None:
                 return address, quiet
             if len(found) > 1:

@@ -13,61 +13,8 @@ from collections.abc import Sequence
 
 from qmqpd_tx.cleanup.canonical import AddressMap
 from qmqpd_tx.cleanup.masquerade import Masquerade
+from qmqpd_tx.cleanup.remembered import Remembered
 from qmqpd_tx.message import QueueID
-
-REMEMBERED = 10_000
-"""How many addresses are remembered, of each class."""
-
-REMEMBERED_LENGTH = 256
-"""Longer ones are not, in bytes."""
-
-
-class Remembered:
-    """
-    What is known to become of addresses.
-
-    @param stable: whether that can be known.
-    """
-
-    __slots__ = ("_stable", "get", "known")
-
-    def __init__(self, stable: bool) -> None:
-        self._stable = stable
-        self.known: dict[bytes, bytes] = {}
-        self.get = self.known.get
-
-    def add(self, address: bytes, result: bytes) -> None:
-        """
-        Remember one.
-        """
-        if self._stable and len(address) + len(result) <= REMEMBERED_LENGTH:
-            if len(self.known) >= REMEMBERED:
-                self.known.clear()
-            self.known[address] = result
-
-
-class Expanded:
-    """
-    What is known to become of recipients: each may become several.
-
-    @param stable: whether that can be known.
-    """
-
-    __slots__ = ("_known", "_stable", "get")
-
-    def __init__(self, stable: bool) -> None:
-        self._stable = stable
-        self._known: dict[bytes, Sequence[bytes]] = {}
-        self.get = self._known.get
-
-    def add(self, address: bytes, result: Sequence[bytes]) -> None:
-        """
-        Remember one.
-        """
-        if self._stable and len(address) + sum(map(len, result)) <= REMEMBERED_LENGTH:
-            if len(self._known) >= REMEMBERED:
-                self._known.clear()
-            self._known[address] = result
 
 
 class Chain:
@@ -88,7 +35,7 @@ class Chain:
         self.stable = all(one.lookup.stable for one in self._maps) and (
             masquerade is None or masquerade.stable
         )
-        self._remembered = Remembered(self.stable)
+        self._remembered: Remembered[bytes] = Remembered(self.stable, len)
 
     def __bool__(self) -> bool:
         return bool(self._maps) or self._masquerade is not None
@@ -104,9 +51,11 @@ class Chain:
         @param address: complete, in internal form; the null address stays.
         @param queue_id: on behalf of which message, for the log.
         """
+        if not address:
+            return address
         known = self._remembered.get(address)
-        if known is not None or not address:
-            return known or address
+        if known is not None:
+            return known
         mapped = address
         quiet = True
         for one in self._maps:

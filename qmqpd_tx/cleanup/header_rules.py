@@ -16,8 +16,8 @@ from attrs import Factory, frozen
 from twisted.internet.defer import Deferred
 
 from qmqpd_tx.address.mailboxes import CLEAN
-from qmqpd_tx.cleanup.chain import Remembered
 from qmqpd_tx.cleanup.mime import MIME_HEADERS
+from qmqpd_tx.cleanup.remembered import Remembered
 
 ADDRESS_HEADERS = frozenset(
     b"to cc from sender reply-to errors-to return-receipt-to disposition-notification-to apparently-to"
@@ -74,7 +74,7 @@ class HeaderRules:
     line_limit: int
     complete: Callable[[bytes, bytes], bytes | Deferred[bytes | None] | None]
     clean: re.Pattern[bytes] = CLEAN
-    completed: Remembered = Factory(lambda: Remembered(True))
+    completed: Remembered[bytes] = Factory(lambda: Remembered(True, len))
     seen: dict[bytes, tuple[bytes, int]] = Factory(dict)
 
     def known(self, name: bytes) -> tuple[bytes, int] | None:

@@ -27,8 +27,9 @@ from qmqpd_tx.address.rewrite import AddressRewriter
 from qmqpd_tx.address.syntax import quote_address
 from qmqpd_tx.cleanup.aliases import VirtualAliases
 from qmqpd_tx.cleanup.canonical import AddressMap
-from qmqpd_tx.cleanup.chain import NO_CHAIN, Chain, Expanded, Remembered
+from qmqpd_tx.cleanup.chain import NO_CHAIN, Chain
 from qmqpd_tx.cleanup.mapsettings import MapSettings
+from qmqpd_tx.cleanup.remembered import Remembered
 from qmqpd_tx.interfaces import IConfig
 from qmqpd_tx.message import QueueID
 from qmqpd_tx.tables import OpenTable, open_table
@@ -85,10 +86,10 @@ class AddressMaps:
     keep_original: bool
     duplicate_limit: int
     token_limit: int
-    ordinary: Expanded
+    ordinary: Remembered[Sequence[bytes]]
     _variants: dict[tuple[bool, str | None], AddressMaps] = Factory(dict)
-    senders: Remembered = Factory(lambda: Remembered(True))
-    headers: Remembered = Factory(lambda: Remembered(True))
+    senders: Remembered[bytes] = Factory(lambda: Remembered(True, len))
+    headers: Remembered[bytes] = Factory(lambda: Remembered(True, len))
     maps_headers: bool = field(init=False)
 
     @maps_headers.default
@@ -148,10 +149,11 @@ class AddressMaps:
             keep_original=config.boolean("enable_original_recipient"),
             duplicate_limit=config.integer("duplicate_filter_limit"),
             token_limit=config.integer("header_address_token_limit"),
-            ordinary=Expanded(
+            ordinary=Remembered(
                 envelope_recipient.stable
                 and (recipient_bcc is None or recipient_bcc.lookup.stable)
-                and (aliases is None or aliases.map.lookup.stable)
+                and (aliases is None or aliases.map.lookup.stable),
+                _total,
             ),
         )
 
@@ -177,8 +179,8 @@ class AddressMaps:
                 self,
                 header_rewriter=header_rewriter,
                 variants={},
-                senders=Remembered(True),
-                headers=Remembered(True),
+                senders=Remembered(True, len),
+                headers=Remembered(True, len),
             )
             if not mappings:
                 made = evolve(
@@ -191,7 +193,7 @@ class AddressMaps:
                     always_bcc=b"",
                     sender_bcc=None,
                     recipient_bcc=None,
-                    ordinary=Expanded(True),
+                    ordinary=Remembered(True, _total),
                 )
             self._variants[key] = made
         return made
@@ -201,7 +203,7 @@ class AddressMaps:
         @param address: the envelope sender as the client sent it, in internal form.
         @param queue_id: for the log.
         @return: the envelope sender to store.
-        @raise TableError: a table cannot say; that was logged.
+        @raise TableError: a table cannot say.
         """
         complete = self.rewriter.rewrite(address)
         if not complete or complete.lower() in self.own_daemons:
@@ -222,7 +224,7 @@ class AddressMaps:
         @param queue_id: for the log.
         @return: L{None} when nothing changes, or the header has no addresses that are ours to change; else
             the new value with its leading space.
-        @raise TableError: a table cannot say; that was logged.
+        @raise TableError: a table cannot say.
         """
         lower = name.lower()
         if lower in RECIPIENT_HEADERS:
@@ -263,3 +265,7 @@ class AddressMaps:
             if (await chain.apply(address, queue_id) if known is None else known) != address:
                 return False
         return True
+
+
+def _total(addresses: Sequence[bytes]) -> int:
+    return sum(map(len, addresses))

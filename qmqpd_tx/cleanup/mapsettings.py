@@ -15,14 +15,9 @@ from qmqpd_tx.address.rewrite import AddressRewriter
 from qmqpd_tx.cleanup.aliases import VirtualAliases
 from qmqpd_tx.cleanup.canonical import AddressMap
 from qmqpd_tx.cleanup.masquerade import Masquerade
+from qmqpd_tx.cleanup.remembered import Remembered
 from qmqpd_tx.interfaces import IConfig
 from qmqpd_tx.tables import OpenTable, StringMatchList, TableList
-
-LOCAL_DOMAINS = 1000
-"""Of how many domains it is remembered whether they are local."""
-
-LONGEST_DOMAIN = 255
-"""Of longer ones it is not, in bytes: no domain is so long."""
 
 
 class LocalDomains:
@@ -37,7 +32,7 @@ class LocalDomains:
     def __init__(self, classes: AddressClasses) -> None:
         self._classes = classes
         self.immediate = classes.local_is_immediate
-        self._known: dict[bytes, bool] = {}
+        self._known: Remembered[bool] = Remembered(classes.stable, int)
 
     def __call__(self, domain: bytes) -> bool:
         """
@@ -46,10 +41,7 @@ class LocalDomains:
         known = self._known.get(domain)
         if known is None:
             known = self._classes.is_ours_now(domain)
-            if self._classes.stable and len(domain) <= LONGEST_DOMAIN:
-                if len(self._known) >= LOCAL_DOMAINS:
-                    self._known.clear()
-                self._known[domain] = known
+            self._known.add(domain, known)
         return known
 
     async def find(self, domain: bytes) -> bool:

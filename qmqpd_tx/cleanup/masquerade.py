@@ -2,7 +2,7 @@
 Address masquerading: host names taken off the domains of addresses.
 
 Takes complete addresses in internal form; gives them with the domain of C{masquerade_domains} that theirs is
-under. Fails with L{TableError<qmqpd_tx.interfaces.TableError>} when a table of exceptions cannot say. Answers
+under. Fails with L{MapError<qmqpd_tx.cleanup.errors.MapError>} when a table of exceptions cannot say. Answers
 to cleanup(8)'s masquerading (ADDRESS_REWRITING_README), watched in a running Postfix.
 """
 
@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from qmqpd_tx.address.syntax import fold_address
+from qmqpd_tx.cleanup.errors import MapError
+from qmqpd_tx.interfaces import TableError
 from qmqpd_tx.tables import StringMatchList
 
 
@@ -38,7 +40,7 @@ class Masquerade:
 
         @param address: in internal form.
         @return: the address without host names; without change when there are none to hide.
-        @raise TableError: a table of exceptions cannot say.
+        @raise MapError: a table of exceptions cannot say.
         """
         local, at, domain = address.rpartition(b"@")
         if not at:
@@ -49,7 +51,13 @@ class Masquerade:
                 return address
             if domain.endswith(b"." + parent):
                 user = local.decode("utf-8", "surrogateescape")
-                if keep or (self._exceptions and await self._exceptions.find(user)):
+                if keep or (self._exceptions and await self._excepted(user)):
                     return address
                 return local + b"@" + parent
         return address
+
+    async def _excepted(self, user: str) -> bool:
+        try:
+            return await self._exceptions.find(user)
+        except TableError as problem:
+            raise MapError(str(problem), "masquerade_exceptions") from problem

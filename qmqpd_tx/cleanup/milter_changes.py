@@ -13,10 +13,10 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 
 from attrs import define
-from twisted.internet.defer import Deferred
 
 from qmqpd_tx.address.mailboxes import parse_addresses
 from qmqpd_tx.cleanup.recipients import Addressee
+from qmqpd_tx.eager import ready
 from qmqpd_tx.events import Logger
 from qmqpd_tx.message import QueueID
 from qmqpd_tx.milter import (
@@ -93,7 +93,7 @@ class Changes:
             case ReplaceBody(data):
                 if self.size_limit and self.draft.replacement_size + len(data) > self.size_limit:
                     return self._too_large(filter_name)
-                await room(self.draft.replace_body(data))
+                await ready(self.draft.replace_body(data))
             case AddHeader() | InsertHeader() | ChangeHeader():
                 self._change_header(change, leading_space, filter_name)
                 if self.draft.headers.size > self.header_limit:
@@ -185,14 +185,6 @@ class Changes:
 
     def _warn(self, text: str, filter_name: str, **fields: object) -> None:
         log.warn(text, queue_id=self.queue_id, milter=filter_name, **fields)
-
-
-async def room(waiting: Deferred[None] | None) -> None:
-    """
-    Wait until there is room for more, if that is necessary.
-    """
-    if waiting is not None:
-        await waiting
 
 
 def only_address(text: bytes) -> bytes | None:

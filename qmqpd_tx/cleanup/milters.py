@@ -11,9 +11,8 @@ fails with. Answers to cleanup(8) with C{non_smtpd_milters}, watched in a runnin
 from __future__ import annotations
 
 import enum
-import errno
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from typing import Any
 
 from attrs import evolve, field, frozen
@@ -23,29 +22,19 @@ from zope.interface import implementer
 
 from qmqpd_tx.address.smtputf8 import HEADERS
 from qmqpd_tx.address.syntax import quote_address
-from qmqpd_tx.cleanup.milter_changes import Changes, CheckHeader, CompleteSender, Expand, room
+from qmqpd_tx.cleanup.milter_changes import Changes, CheckHeader, CompleteSender, Expand
+from qmqpd_tx.cleanup.milter_decisions import held_unseen, log_decision, refusal, reported
 from qmqpd_tx.cleanup.verdict import Verdict
-from qmqpd_tx.eager import eager
+from qmqpd_tx.eager import eager, ready
 from qmqpd_tx.events import Logger
-from qmqpd_tx.interfaces import (
-    CommitAbandoned,
-    IConfig,
-    IMessageWriter,
-    InsufficientSpace,
-    IntakeError,
-    IStoredMessage,
-    SpoolError,
-    TableError,
-)
+from qmqpd_tx.interfaces import CommitAbandoned, IConfig, IMessageWriter, IStoredMessage
 from qmqpd_tx.message import CONTENT_FILTER, SMTPUTF8, ClientInfo, Envelope, Queue, QueueID
 from qmqpd_tx.milter import (
     Change,
     Connect,
     ContentKeeper,
     Decision,
-    DefaultAction,
     Draft,
-    Event,
     InThread,
     Key,
     MilterSession,
@@ -57,16 +46,6 @@ from qmqpd_tx.milter import (
 from qmqpd_tx.milter import Verdict as FilterVerdict
 
 log = Logger(namespace="qmqpd_tx.cleanup")
-
-STAGE_NAMES: Mapping[Event, str] = {
-    Event.CONNECT: "CONNECT",
-    Event.HELO: "EHLO",
-    Event.MAIL: "MAIL",
-    Event.RCPT: "RCPT",
-    Event.DATA: "DATA",
-    Event.END_OF_MESSAGE: "END-OF-MESSAGE",
-}
-"""What the log calls the events."""
 
 _RECEIVED = re.compile(rb"(?i:received):[^\n]*\n(?:[ \t][^\n]*\n)*")
 
@@ -295,7 +274,7 @@ class MilterStage:
         self._writer.abort()
         result, self._result = self._result, None
         if result is not None:
-            result.errback(_reported(failure, self.queue_id))
+            result.errback(reported(failure, self.queue_id))
 
     def _keeper(self) -> ContentKeeper:
         milters = self._milters
@@ -307,7 +286,7 @@ class MilterStage:
         if self._passed:
             hold = False
         elif self._draft.oversized:
-            hold = self._too_long()
+            hold = held_unseen(self._milters.settings, self._milters.header_limit, self.queue_id)
         else:
             client = self._client
             visitor = Visitor()
@@ -320,16 +299,15 @@ class MilterStage:
             decided = await session.run()
             if self._state is not StageState.FILTERING:
                 raise CommitAbandoned(f"{self.queue_id}: commit: abandoned")
-            if decided is not None and decided.decision is Decision.REJECT:
-                raise self._refusal(decided)
-            if decided is not None:
-                self._log(
-                    decided.decision.value, decided.event, f"milter triggers {decided.decision.name} action"
-                )
-            if decided is not None and decided.decision is Decision.DISCARD:
-                self._writer.abort()
-                return None
             hold = decided is not None
+            if decided is not None:
+                sender = self._envelope.sender if self._envelope is not None else b""
+                log_decision(decided, self.queue_id, client, sender, self._last_recipient)
+                if decided.decision is Decision.REJECT:
+                    raise refusal(decided, self.queue_id)
+                if decided.decision is Decision.DISCARD:
+                    self._writer.abort()
+                    return None
         verdict = self._verdict
         if verdict.error is not None:
             raise verdict.error
@@ -338,61 +316,6 @@ class MilterStage:
             return None
         self.held = hold or verdict.hold or queue is Queue.HOLD
         return await self._store(Queue.HOLD if self.held else queue)
-
-    def _too_long(self) -> bool:
-        """
-        Filters cannot be asked about a header section like this one.
-
-        @return: whether the message is to be held.
-        """
-        limit = self._milters.header_limit
-        log.warn(
-            "{queue_id}: the header section is longer than milter_header_section_limit ({limit} bytes): "
-            "mail filters are not asked",
-            queue_id=self.queue_id,
-            limit=limit,
-        )
-        actions = {each.default_action for each in self._milters.settings.filters}
-        if actions & {DefaultAction.REJECT, DefaultAction.TEMPFAIL}:
-            raise IntakeError(True, "5.3.4", "Error: 5.3.4 message header section too large for mail filters")
-        return DefaultAction.QUARANTINE in actions
-
-    def _refusal(self, verdict: FilterVerdict) -> IntakeError:
-        """
-        @return: what the client is told.
-        """
-        text = verdict.text.decode("ascii", "replace")
-        self._log("reject", verdict.event, verdict.text)
-        if verdict.event is Event.RCPT:
-            log.warn(
-                "{queue_id}: milter configuration error: can't reject recipient in non-smtpd(8) submission",
-                queue_id=self.queue_id,
-            )
-            log.warn("{queue_id}: message not accepted, try again later", queue_id=self.queue_id)
-            return IntakeError(False, "4.3.5", "Error: 4.3.5 Server configuration error")
-        status = re.match(r"[45]\.\d{1,3}\.\d{1,3}(?= |$)", text, re.ASCII)
-        dsn = status.group() if status is not None else ("5.7.1" if verdict.permanent else "4.7.1")
-        return IntakeError(verdict.permanent, dsn, f"Error: {text}")
-
-    def _log(self, action: str, event: Event, reason: str | bytes) -> None:
-        client = self._client
-        sender = self._envelope.sender if self._envelope is not None else b""
-        text = "{queue_id}: milter-{action}: {stage} from {client}: {reason}; from=<{sender}>"
-        if self._last_recipient is not None:
-            text += " to=<{recipient}>"
-            if client is not None:
-                text += " proto={protocol}"
-        log.info(
-            text,
-            queue_id=self.queue_id,
-            action=action,
-            stage=STAGE_NAMES.get(event, "END-OF-MESSAGE"),
-            client="local" if client is None else client.label(),
-            reason=reason,
-            sender=sender,
-            recipient=self._last_recipient,
-            protocol="" if client is None else client.protocol,
-        )
 
     async def _store(self, queue: Queue) -> IStoredMessage | None:
         """
@@ -415,12 +338,12 @@ class MilterStage:
         if self._changes.eight_bit_headers and SMTPUTF8 in envelope.attributes:
             envelope = evolve(envelope, attributes={**envelope.attributes, SMTPUTF8: HEADERS})
         async for piece in draft.rest():
-            await room(writer.write(piece))
+            await ready(writer.write(piece))
         writer.envelope(envelope, draft.section())
         count = 0
         async for address, original, silent in draft.recipients():
             count += 1
-            await room(writer.recipient(address, original, silent))
+            await ready(writer.recipient(address, original, silent))
         if self._state is not StageState.FILTERING:
             raise CommitAbandoned(f"{self.queue_id}: commit: abandoned")
         if not count:
@@ -458,17 +381,3 @@ class MilterStage:
     def finished(self, properly: bool) -> None:
         """A filter is done."""
         self._draft.replaced(properly)
-
-
-def _reported(failure: Failure, queue_id: QueueID) -> BaseException | Failure:
-    """
-    @return: what is told of a failure.
-    """
-    error = failure.value
-    if isinstance(error, TableError):
-        log.warn("{queue_id}: {reason}", queue_id=queue_id, reason=str(error))
-        return IntakeError(False, "4.3.0", "Error: queue file write error")
-    if isinstance(error, OSError) and not isinstance(error, SpoolError):
-        text = f"{queue_id}: keep a message for mail filters: {error}"
-        return InsufficientSpace(text) if error.errno in (errno.ENOSPC, errno.EDQUOT) else SpoolError(text)
-    return failure

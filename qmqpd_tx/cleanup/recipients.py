@@ -65,7 +65,7 @@ class Addressees:
         table = self._maps.sender_bcc
         if table is None or not sender or not self._copies:
             return ()
-        found = await table.value(sender, self._queue_id)
+        found = await table.value(sender)
         return () if found is None else await self.copy(found.value)
 
     async def of_recipient(self, address: bytes) -> Sequence[Addressee]:
@@ -86,7 +86,7 @@ class Addressees:
         expanded = await self._expand(mapped)
         found = None
         if maps.recipient_bcc is not None and self._copies:
-            found = await maps.recipient_bcc.value(mapped, self._queue_id)
+            found = await maps.recipient_bcc.value(mapped)
         if found is None:
             if self._copies and quiet:
                 maps.ordinary.add(address, expanded)

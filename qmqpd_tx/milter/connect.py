@@ -2,7 +2,7 @@
 Opening connections to filters with a reactor.
 
 Takes where a filter listens; gives a Deferred with a connection. Host names are looked up by the reactor. It
-fails with what the reactor says within the time limit.
+fails with what the reactor says, within the time limit.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from twisted.internet.endpoints import (
     TCP6ClientEndpoint,
     UNIXClientEndpoint,
 )
+from twisted.internet.error import TimeoutError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
 
 from qmqpd_tx.milter.connection import MilterConnection
 from qmqpd_tx.milter.filter import Connect, Conversation
@@ -35,9 +37,16 @@ def reactor_connect(reactor: Any, packet_limit: int) -> Connect:
     def connect(settings: FilterSettings) -> Deferred[Conversation]:
         factory = Factory.forProtocol(lambda: MilterConnection(reactor, packet_limit))
         factory.noisy = False
-        return cast("Deferred[Conversation]", endpoint(reactor, settings).connect(factory))
+        connecting = endpoint(reactor, settings).connect(factory)
+        # An endpoint has time limits for its attempts, and none for looking up a name.
+        connecting.addTimeout(settings.connect_timeout, reactor, _timed_out)
+        return cast("Deferred[Conversation]", connecting)
 
     return connect
+
+
+def _timed_out(result: object, timeout: float) -> Failure:
+    return Failure(TimeoutError())  # type: ignore[no-untyped-call]
 
 
 def endpoint(reactor: Any, settings: FilterSettings) -> IStreamClientEndpoint:

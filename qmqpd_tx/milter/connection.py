@@ -93,11 +93,14 @@ class MilterConnection(Protocol):
 
     def close(self, data: bytes = b"") -> None:
         """
-        End it in order.
+        End it in order; at once, if the filter does not take what it is sent.
 
         @param data: the last packet.
         """
-        if self._error is None:
+        if self._full:
+            # The transport would wait for it to take what it was sent, for ever.
+            self.drop()
+        elif self._error is None:
             assert self.transport is not None
             if data:
                 self.transport.write(data)

@@ -17,6 +17,7 @@ from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectError, TimeoutError
 
+from qmqpd_tx.eager import ready
 from qmqpd_tx.events import Logger
 from qmqpd_tx.message import QueueID
 from qmqpd_tx.milter import protocol
@@ -160,7 +161,8 @@ class Filter:
         try:
             self._connecting = self._connect(own)
             self._connection = connection = await self._connecting
-        except (ConnectError, CancelledError, OSError) as error:
+        except (ConnectError, CancelledError, OSError, ValueError) as error:
+            # The last is for what cannot be the name of a host.
             return self._unreachable(error)
         finally:
             self._connecting = None
@@ -219,9 +221,7 @@ class Filter:
         connection = self._connection
         if connection is None:
             raise MilterError("the conversation was given up")
-        waiting = connection.send(data, timeout)
-        if waiting is not None:
-            await waiting
+        await ready(connection.send(data, timeout))
 
     def _macros(self, event: Event, values: Mapping[bytes, bytes]) -> bytes:
         stage = STAGES.get(event)

@@ -107,9 +107,10 @@ def make_header(name: bytes, value: bytes, leading_space: bool) -> bytes | None:
     value = value.partition(b"\0")[0]
     lines = [line for line in _LINE_ENDS.split(value) if line.strip(b" \t")]
     folded = _LINE_ENDS.match(value) is not None
-    text = b""
+    parts = [name, b":" if leading_space else b": "]
     for number, line in enumerate(lines):
         if number or folded:
-            text += b"\n" if line[:1] in b" \t" else b"\n\t"
-        text += line
-    return b"%b:%b%b\n" % (name, b"" if leading_space else b" ", text)
+            parts.append(b"\n" if line[:1] in b" \t" else b"\n\t")
+        parts.append(line)
+    parts.append(b"\n")
+    return b"".join(parts)

@@ -156,25 +156,30 @@ def decode_reply(packet: bytes) -> Reply | None:
             name, value = _strings(data, 2)
             return AddHeader(name, value)
         case b"i":
-            index, rest = take_number(data)
-            name, value = _strings(rest, 2)
-            return InsertHeader(index, name, value)
+            return InsertHeader(*_numbered_header(data))
         case b"m":
-            index, rest = take_number(data)
-            name, value = _strings(rest, 2)
-            return ChangeHeader(index, name, value)
+            return ChangeHeader(*_numbered_header(data))
         case b"+":
             return AddRecipient(_strings(data, 1)[0])
         case b"-":
             return DeleteRecipient(_strings(data, 1)[0])
         case b"2":
-            address, *arguments = _all_strings(data)
-            return AddRecipient(address, tuple(arguments))
+            return AddRecipient(*_with_arguments(data))
         case b"e":
-            address, *arguments = _all_strings(data)
-            return ChangeSender(address, tuple(arguments))
+            return ChangeSender(*_with_arguments(data))
         case _:
             return None
+
+
+def _numbered_header(data: bytes) -> tuple[int, bytes, bytes]:
+    index, rest = take_number(data)
+    name, value = _strings(rest, 2)
+    return index, name, value
+
+
+def _with_arguments(data: bytes) -> tuple[bytes, tuple[bytes, ...]]:
+    address, *arguments = _all_strings(data)
+    return address, tuple(arguments)
 
 
 def _strings(data: bytes, count: int) -> list[bytes]:

@@ -120,6 +120,7 @@ class HeaderAddresses(SynchronousTestCase):
             b'To: "x,y" <c>,d': b'To: "x,y" <c@relay.test>, d@relay.test',
             b"To: J. Doe <joe>": b"To: J.Doe <joe@relay.test>",
             b"To: a b@c": b"To: a@relay.test, b@c",
+            b'To: "",a': b'To: "", a@relay.test',
         }.items():
             self.assertEqual(header(line), expected)
 
@@ -144,6 +145,8 @@ class HeaderAddresses(SynchronousTestCase):
             b"To: list:a@b,c@d;",
             b"To: a . b @ c",
             b"To: <>",
+            b'To: ""',
+            b'To: X <"">, a@b',
             b"To: (a",
             b'To: "a',
             b"To: <a",

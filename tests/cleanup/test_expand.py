@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from qmqpd_tx.cleanup.errors import tell
 from qmqpd_tx.cleanup.recipients import Addressee, Addressees
 from qmqpd_tx.interfaces import IntakeError, TableError
 from tests.cleanup.maps import ID, inline, maps, recipients, sender, warnings
@@ -155,7 +156,7 @@ class AliasTests(SynchronousTestCase):
         """
         made = maps(virtual_alias_maps="fail:x")
         with warnings() as seen:
-            self.assertRaises(TableError, recipients, made, b"a@x.test")
+            tell(self.assertRaises(TableError, recipients, made, b"a@x.test"), ID)
         self.assertEqual(
             seen[-1],
             "ID: virtual_alias_maps map lookup problem for a@x.test -- message not accepted, try again later",

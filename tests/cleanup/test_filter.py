@@ -15,7 +15,7 @@ from qmqpd_tx.cleanup import Cleanup
 from qmqpd_tx.interfaces import IntakeError, IStoredMessage
 from qmqpd_tx.message import SMTPUTF8, Recipient
 from qmqpd_tx.spool.memory import MemoryMailQueue
-from tests.cleanup.maps import BASE, inline
+from tests.cleanup.maps import BASE, inline, warnings
 from tests.cleanup.support import CLIENT, NOW, config, run
 from tests.interop.scripted_milter import (
     Act,
@@ -213,6 +213,40 @@ class FilteredRecipients(SynchronousTestCase):
             filtering = Filtering([Script(replies={"eom": [step, b"c"]})], text)
             filtering.recipients(b"a@x.test")
             self.assertEqual(filtering.stored[-1].envelope.attributes.get(SMTPUTF8), mark, (text, step))
+
+
+class Failures(SynchronousTestCase):
+    """Tables that cannot say."""
+
+    def test_told_once(self) -> None:
+        """
+        The log says once what could not be found out, for a recipient or for a header that a filter adds.
+        """
+        reason = "ID: table fail:x: query error: Application error"
+        for step, settings, expected in (
+            (
+                add_recipient(b"<new@x.test>"),
+                "virtual_alias_maps = inline:{ {one@x.test = one@x.test} }, fail:x\n",
+                [
+                    reason,
+                    "ID: virtual_alias_maps map lookup problem for new@x.test"
+                    " -- message not accepted, try again later",
+                ],
+            ),
+            (
+                add_header(b"X", b"y"),
+                "milter_header_checks = fail:x\n",
+                [
+                    reason.removeprefix("ID: "),
+                    "ID: milter_header_checks map lookup problem -- message not accepted, try again later",
+                ],
+            ),
+        ):
+            filtering = Filtering([Script(replies={"eom": [step, b"a"]})], settings)
+            incoming = filtering.begin(b"one@x.test")
+            with warnings() as seen:
+                self.failureResultOf(incoming.finish(), IntakeError)
+            self.assertEqual([line.replace(incoming.queue_id, "ID") for line in seen], expected)
 
 
 class Ends(SynchronousTestCase):

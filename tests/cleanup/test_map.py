@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from qmqpd_tx.cleanup.errors import tell
 from qmqpd_tx.cleanup.masquerade import Masquerade
 from qmqpd_tx.eager import now_or_later
 from qmqpd_tx.interfaces import ConfigError, TableError
 from qmqpd_tx.tables import StringMatchList
-from tests.cleanup.maps import header, inline, maps, recipients, sender, warnings
+from tests.cleanup.maps import ID, header, inline, maps, recipients, sender, warnings
 
 NAMES = st.sampled_from([f"n{number}@x.test" for number in range(6)])
 
@@ -138,11 +139,11 @@ class CanonicalTests(SynchronousTestCase):
 
     def test_no_address(self) -> None:
         """
-        A value that is no address is a table error, logged with what it was asked for.
+        A value that is no address is a table error, to be logged with what it was asked for.
         """
         made = maps(canonical_maps=inline({"a@x.test": "(nobody)"}))
         with warnings() as seen:
-            self.assertRaises(TableError, sender, made, b"a@x.test")
+            tell(self.assertRaises(TableError, sender, made, b"a@x.test"), ID)
         self.assertEqual(
             seen,
             [
@@ -156,8 +157,7 @@ class CanonicalTests(SynchronousTestCase):
         Nor does a table bring control characters into a message.
         """
         made = maps(canonical_maps=inline({"a@x.test": '"b\x01c"@y.test'}))
-        with warnings():
-            self.assertRaises(TableError, header, made, b"To: a@x.test")
+        self.assertRaises(TableError, header, made, b"To: a@x.test")
 
     def test_null_sender(self) -> None:
         """
@@ -167,6 +167,17 @@ class CanonicalTests(SynchronousTestCase):
         self.assertEqual(sender(made, b""), b"")
         self.assertEqual(sender(made, b"Mailer-Daemon"), b"")
         self.assertEqual(recipients(made, b""), [(b"catch@x.test", b"")])
+
+    def test_to_the_null_address(self) -> None:
+        """
+        A table may give the null address, the second time as well as the first.
+        """
+        made = maps(canonical_maps=inline({"a@x.test": '""'}))
+        for _ in range(2):
+            self.assertEqual(sender(made, b"a@x.test"), b"")
+            self.assertEqual(recipients(made, b"a@x.test"), [(b"", b"a@x.test")])
+            self.assertEqual(header(made, b"From: a@x.test"), b'From: ""')
+            self.assertEqual(header(made, b"To: X <a@x.test>, b@x.test"), b'To: X <"">, b@x.test')
 
     def test_remote_headers(self) -> None:
         """

@@ -12,7 +12,7 @@ from qmqpd_tx.cleanup import Cleanup
 from qmqpd_tx.interfaces import IntakeError, TableError
 from qmqpd_tx.spool.memory import MemoryMailQueue
 from qmqpd_tx.tables import ILookupTable
-from tests.cleanup.maps import BASE, inline
+from tests.cleanup.maps import BASE, inline, warnings
 from tests.cleanup.support import CLIENT, Arrivals, Intake, config
 
 MAPS = (
@@ -65,6 +65,41 @@ class MappedMessages(SynchronousTestCase):
             self.assertFalse(error.permanent)
             self.assertEqual(error.text, "Error: queue file write error")
             self.assertEqual(intake.arrivals.stored, [])
+
+    def told(self, settings: str) -> list[str]:
+        """
+        @return: what the log says of a message that is refused because a table cannot say.
+        """
+        intake = Intake(BASE + settings)
+        incoming = intake.cleanup.begin(CLIENT)
+        with warnings() as seen:
+            incoming.content(b"To: r@x.test\nCc: c@x.test\nFrom: f@x.test\n\nb\n")
+            incoming.sender(b"s@a.ex.test")
+            incoming.recipient(b"r@x.test")
+            incoming.recipient(b"q@x.test")
+            self.failureResultOf(incoming.finish(), IntakeError)
+        return [line.replace(incoming.queue_id, "ID") for line in seen]
+
+    def test_broken_table_in_the_log(self) -> None:
+        """
+        However many addresses there are, the log says once what a table could not say, in Postfix's words.
+        """
+        reason = "ID: table fail:x: query error: Application error"
+        end = " -- message not accepted, try again later"
+        for settings, problem in {
+            "canonical_maps = fail:x": "canonical_maps map lookup problem for r@x.test",
+            "sender_canonical_maps = fail:x": "sender_canonical_maps map lookup problem for f@x.test",
+            "recipient_canonical_maps = fail:x\nrecipient_canonical_classes = envelope_recipient": (
+                "recipient_canonical_maps map lookup problem for r@x.test"
+            ),
+            "virtual_alias_maps = fail:x": "virtual_alias_maps map lookup problem for r@x.test",
+            "recipient_bcc_maps = fail:x": "recipient_bcc_maps map lookup problem",
+            "sender_bcc_maps = fail:x": "sender_bcc_maps map lookup problem",
+            "masquerade_domains = ex.test\nmasquerade_exceptions = fail:x": (
+                "masquerade_exceptions map lookup problem"
+            ),
+        }.items():
+            self.assertEqual(self.told(settings + "\n"), [reason, f"ID: {problem}{end}"])
 
 
 class SlowTable:

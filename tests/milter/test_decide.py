@@ -73,6 +73,7 @@ class DecideTests(SynchronousTestCase):
             (b"550 text only", True, "5.7.1", "Error: text only"),
             (b"421 4.3.2 bye", False, "4.3.2", "Error: 4.3.2 bye"),
             (b"599 5.99.99 %s x%%", True, "5.99.99", "Error: 5.99.99 s x%"),
+            (b"550-5.7.1 a\r\n550 b\xff\x01", True, "5.7.1", "Error: 5.7.1 a??550 b??"),
         ):
             error = self.refused(Script(replies={"eom": [reply_code(code)]}))
             self.assertEqual((error.permanent, error.dsn, error.text), (permanent, dsn, text))

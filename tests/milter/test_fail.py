@@ -5,11 +5,20 @@ Filters that fail: milter_default_action, time limits, and limits of what is tak
 from __future__ import annotations
 
 import struct
+from typing import Any
 
+from twisted.internet.interfaces import IHostnameResolver, IResolutionReceiver
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
+from qmqpd_tx.cleanup.milters import Milters
 from qmqpd_tx.interfaces import CommitAbandoned, IntakeError
 from qmqpd_tx.message import Envelope
+from qmqpd_tx.milter.connection import MilterConnection
+from qmqpd_tx.milter.protocol import MilterError
+from tests.cleanup.support import config
 from tests.interop.scripted_milter import (
     Act,
     Raw,
@@ -75,9 +84,49 @@ class DefaultActionTests(SynchronousTestCase):
         self.assertIn("connect to Milter service inet:127.0.0.1:1001: Connection", lines[0])
         self.assertIn("milter-reject: CONNECT from localhost[127.0.0.1]: 4.7.1 Service", lines[1])
 
+    def test_no_host_name(self) -> None:
+        """What cannot be the name of a host is a filter that is not there, too."""
+        lines = log_lines(self)
+        for host in ("a..b", "x" * 64 + ".test"):
+            lab = Lab([])
+            lab.milters = Milters.from_config(
+                config(f"non_smtpd_milters = {{ inet:{host}:99, default_action=accept }}\n"), lab.clock
+            )
+            self.assertEqual(lab.send().content, TOP + CONTENT)
+            self.assertIn(f"connect to Milter service inet:{host}:99: invalid hostname: {host}", lines.pop())
+
+
+@implementer(IHostnameResolver)
+class SilentResolver:
+    """Looks for ever."""
+
+    def resolveHostName(self, receiver: IResolutionReceiver, *arguments: Any, **named: Any) -> Any:
+        """See L{IHostnameResolver.resolveHostName}."""
+        receiver.resolutionBegan(None)  # type: ignore[arg-type]
+
 
 class TimeTests(SynchronousTestCase):
     """Time limits."""
+
+    def test_name_is_not_found_out(self) -> None:
+        """The time limit for connecting is also for looking up the name."""
+        lines = log_lines(self)
+        reactor: Any = MemoryReactorClock()  # type: ignore[no-untyped-call]
+        reactor.installNameResolver(SilentResolver())
+        lab = Lab([])
+        lab.milters = Milters.from_config(
+            config(
+                "non_smtpd_milters = { inet:filter.test:99, connect_timeout=7s, default_action=accept }\n"
+            ),
+            reactor,
+        )
+        _, committed = lab.begin()
+        reactor.advance(6)
+        self.assertNoResult(committed)
+        reactor.advance(1)
+        self.assertEqual(lab.outcome(committed).content, TOP + CONTENT)
+        self.assertIn("connect to Milter service inet:filter.test:99: Connection timed out", lines[0])
+        self.assertEqual(reactor.getDelayedCalls(), [])
 
     def wait(self, event: str, limit: float, text: str = "") -> None:
         """
@@ -258,6 +307,19 @@ class AbortTests(SynchronousTestCase):
         self.assertEqual(lab.queued(), [])
         self.assertEqual(lab.clock.getDelayedCalls(), [])
         stage.abort()
+
+    def test_full(self) -> None:
+        """A filter that does not take what it is sent is not waited for when the message is given up."""
+        transport = StringTransport()
+        connection = MilterConnection(Clock(), 1000)
+        connection.makeConnection(transport)
+        connection.pauseProducing()
+        waiting = connection.send(b"body", 10)
+        assert waiting is not None
+        connection.close(b"quit")
+        self.failureResultOf(waiting, MilterError)
+        self.assertTrue(transport.disconnected)
+        self.assertEqual(transport.value(), b"body")
 
     def test_before(self) -> None:
         """A message that was given up cannot be committed."""

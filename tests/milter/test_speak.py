@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
+import time
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -191,3 +192,10 @@ class HeaderTests(SynchronousTestCase):
             self.assertIn(line[:1], (b" ", b"\t"))
             self.assertTrue(line.strip(b" \t"))
         self.assertEqual(len(HeaderList(b"", header).shown()), 1)
+
+    def test_many_lines_take_linear_time(self) -> None:
+        """A filter may give a header of as many lines as a packet holds."""
+        start = time.process_time()
+        header = make_header(b"X", b"a\n" * 500_000, True)
+        self.assertLess(time.process_time() - start, 5.0)
+        self.assertEqual(header, b"X:a\n" + b"\ta\n" * 499_999)
