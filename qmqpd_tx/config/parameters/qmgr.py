@@ -264,7 +264,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         name="qmgr_intake_share",
         type=Type.INTEGER,
-        default="5",
+        default="2",
         low=1,
         high=100,
         own=True,
