@@ -21,14 +21,12 @@ from __future__ import annotations
 from qmqpd_tx.cleanup.actions import Actions, Edit
 from qmqpd_tx.cleanup.body import BodyWalk
 from qmqpd_tx.cleanup.checks import CheckTable, ContentChecks
+from qmqpd_tx.cleanup.errors import NOT_WRITTEN, MapError, tell
 from qmqpd_tx.cleanup.mime import MIME_HEADERS, Flaw, Structure
 from qmqpd_tx.cleanup.remarks import Remarks
 from qmqpd_tx.cleanup.verdict import Verdict
-from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import IntakeError, TableError
 from qmqpd_tx.message import ClientInfo, QueueID
-
-log = Logger(namespace="qmqpd_tx.cleanup")
 
 
 class Inspector:
@@ -216,13 +214,8 @@ class Inspector:
         try:
             value = table.lookup(text)
         except TableError as error:
-            log.warn("{reason}", queue_id=self._queue_id, reason=str(error))
-            log.warn(
-                "{queue_id}: {parameter} map lookup problem -- message not accepted, try again later",
-                queue_id=self._queue_id,
-                parameter=table.check.parameter,
-            )
-            self._verdict.reject(IntakeError(False, "4.3.0", "Error: queue file write error"))
+            tell(MapError(str(error), table.check.parameter), self._queue_id)
+            self._verdict.reject(IntakeError(False, *NOT_WRITTEN))
             self.actions.active = False
             return None
         return None if value is None else self.actions.perform(value, table.check, text)
