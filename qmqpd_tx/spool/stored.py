@@ -41,10 +41,11 @@ class MemoryContent:
 
     async def read(self, offset: int, length: int) -> bytes:
         """See L{IMessageContent.read}."""
-        layout, self._layout = self._layout, None
+        layout = self._layout
         if layout is not None:
             data, top = self._data, layout.top
             self._data = data[top : layout.envelope] + data[HEADER_SIZE:top]
+            self._layout = None
         if offset == 0 and length >= self.size:
             return self._data
         return self._data[offset : offset + length]

@@ -60,8 +60,15 @@ _JIT_STACK_EXHAUSTED = -46
 _MEMORY_KIB = 64 * 1024
 _LITERAL = re.compile(rb"\\Q.*?(?:\\E|\Z)|\\(.)", re.DOTALL)
 _HEX = re.compile(rb"\{([0-9A-Fa-f]+)\}|([0-9A-Fa-f]{0,2})")
-_WHOLE = re.compile(rb"\(\*|\(\?(?:R\)|[-+]?0)|\\g[<']0")
-"""What is about the whole pattern: verbs, and recursion into it."""
+_CLASS = rb"\[\^?\]?(?:\\Q.*?\\E|\\.|\[:[^\]]*:\]|[^\]\\])*\]"
+_WHOLE = re.compile(rb"\\Q.*?(?:\\E|\Z)|(?P<whole>\(\*|\(\?(?:R\)|[-+]?0)|\\g[<']0)|\\.|" + _CLASS, re.DOTALL)
+"""What is about the whole pattern, in C{whole}: verbs, and recursion into it. Elsewhere it is text."""
+_SETTINGS = re.compile(
+    rb"(?:\(\*(?:(?:ANY)?CRLF|CR|LF|ANY|NUL|BSR_ANYCRLF|BSR_UNICODE|UCP|NO_AUTO_POSSESS|NO_START_OPT|NO_JIT"
+    rb"|LIMIT_(?:HEAP|MATCH|DEPTH|RECURSION)=\d+)\))*"
+)
+"""Verbs that may come first, and mean the same in front of anything."""
+_ANYTHING = rb"[\x00-\xff]*"
 
 
 class Budget:
@@ -154,14 +161,20 @@ def _in_one_go(pattern: bytes, options: int, anchored: bool) -> bytes | None:
 
     @return: L{None} where this would change what the pattern means.
     """
-    if _WHOLE.search(pattern):
+    first = _SETTINGS.match(pattern)
+    assert first is not None, "it matches nothing as well"
+    settings, pattern = first[0], pattern[first.end() :]
+    if any(found["whole"] for found in _WHOLE.finditer(pattern)):
         return None
     # It may begin anywhere, unless its own first part already goes through the key.
     through = options & Option.DOTALL and pattern.startswith(b".*") and b"|" not in pattern
-    skip = b"" if anchored or through else b"(?s:.)*" if options & Option.UNGREEDY else b"(?s:.)*?"
-    # A pattern may end in a quotation, or in a comment.
-    end = b"\\E\n)" if options & Option.EXTENDED else b"\\E)"
-    return b"\\A" + skip + b"(?:" + pattern + end
+    skip = b"" if anchored or through else _ANYTHING if options & Option.UNGREEDY else _ANYTHING + b"?"
+    # A pattern may end in a quotation, or in a comment, which would hide the parenthesis.
+    for end in (b"\\E)", b"\\E\n)"):
+        whole = settings + b"\\A" + skip + b"(?:" + pattern + end
+        if _makes_sense(whole, options):
+            return whole
+    return None
 
 
 class Backtracker:
@@ -178,7 +191,7 @@ class Backtracker:
     @raise ConfigError: there is no PCRE2.
     """
 
-    __slots__ = ("_budget", "_gate", "_long", "_quick", "_slow", "_where", "groups")
+    __slots__ = ("_budget", "_gate", "_long", "_quick", "_remedy", "_slow", "_where", "groups")
 
     def __init__(
         self,
@@ -202,13 +215,12 @@ class Backtracker:
             reason = str(error).partition("; ")[2]
             raise PatternError(f"error in regex at offset {error.pos}: {reason}") from None
         quick, steps = min(limits.steps, QUICK_STEPS), limits.steps
+        self._remedy = "or raise pattern_match_limit"
         whole = _in_one_go(pattern, options, anchored)
-        if whole is not None and not _makes_sense(whole, options):
-            # A comment at its end, which its own (?x) makes one.
-            whole = None
         if whole is None:
             # As it is written, steps are counted anew at each byte of the key: so they must be few.
             whole, steps = pattern, quick
+            self._remedy = "or without verbs and recursion into the whole"
         else:
             anchored = False
         self._quick = _search(whole, options, anchored, quick)
@@ -249,8 +261,7 @@ class Backtracker:
                 return self._slow(key)
         except pcre2.LibraryError as error:
             raise TableError(
-                f"{self._where}: {error.msg}; write the pattern without nested repetitions, "
-                "or raise pattern_match_limit"
+                f"{self._where}: {error.msg}; write the pattern without nested repetitions, {self._remedy}"
             ) from None
         finally:
             budget.end()

@@ -391,6 +391,32 @@ class PcreTests(SynchronousTestCase):
         error = str(self.assertRaises(TableError, table.lookup, b"c" + (b"a" * 12 + b"b") * 5000))
         self.assertIn("match limit exceeded", error)
 
+    def test_whatever_is_in_it(self) -> None:
+        """What looks like a verb, verbs that mean the same anywhere, and comments do not matter."""
+        key = b"To: " + b", ".join([b"someone@bad.example.org"] * 500)
+        for rule in (
+            "/^To:.*[(*]?@bad\\.example(?!\\.org)/",
+            "/^To:(?:^|,\\s*)\\(*.*@bad\\.example(?!\\.org)/",
+            "/(*ANYCRLF)(*NO_AUTO_POSSESS)^To:.*@bad\\.example(?!\\.org)/",
+            "/(?x) ^To: .* @bad\\.example (?!\\.org) # ours/",
+            "/^To:.*\\Q@bad.example\\E(?!\\.org)\\Q(*/",
+        ):
+            table = inline("pcre", rule + " y")
+            self.assertIsNone(table.lookup(key), rule)
+        self.assertEqual(inline("pcre", "/(*CRLF)^a.b[(*]/ y").lookup(b"a\nb*"), b"y")
+
+    def test_verbs(self) -> None:
+        """A verb that is about the whole pattern still is; the log does not advise what would not help."""
+        self.assertIsNone(inline("pcre", "/a+(*COMMIT)b/ y").lookup(b"aac aab"))
+        table = inline("pcre", "/(*PRUNE)^(a+)+(?=c)/ y")
+        error = str(self.assertRaises(TableError, table.lookup, b"a" * 40 + b"b"))
+        self.assertIn("without verbs", error)
+
+    def test_extended_no_more(self) -> None:
+        """A pattern that turns its own flag off has no white space at its end."""
+        for rule in ("/(?-x)foo/x y", "/(?^)foo/x y"):
+            self.assertEqual(inline("pcre", rule).lookup(b"a foo"), b"y", rule)
+
     def test_time_limit(self) -> None:
         """
         Keys that each stay below the limit, and together take too much time, fail; other keys do not. Later
