@@ -158,7 +158,8 @@ class HeaderSection:
             for header in headers:
                 self._treat(header.partition(b":")[0], header.replace(FOLD, b"\n"), output)
             return self._end(output, b"")[0]
-        done = 0
+        # Up to where the block is done, and where in it the header begins that is known to begin there.
+        done = start = at = 0
         for index, name, lower, kind in found:
             header = headers[index].replace(FOLD, b"\n")
             if kind & _MIME and inspector is not None:
@@ -167,7 +168,8 @@ class HeaderSection:
                 continue
             changed = self._remark(name, lower, kind, header)
             if changed is not None:
-                start = sum(map(len, headers[:index])) + index
+                start += sum(map(len, headers[at:index])) + index - at
+                at = index
                 output += (block[done:start], changed)
                 done = start + len(header) + 1
         output.append(block[done:] if done else block)
