@@ -47,15 +47,17 @@ def run_twistd(*arguments: str, timeout: float = 60.0) -> subprocess.CompletedPr
     )
 
 
-def wait_until(condition: object, seconds: float, what: str) -> None:
+def wait_until(condition: object, seconds: float, what: str, pause: float = 0.02) -> None:
     """
     Wait for a callable to become true; a failure names what was waited for.
+
+    @param pause: seconds between two looks.
     """
     end = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
         if time.monotonic() > end:
             raise AssertionError(f"waited {seconds:g} s in vain for {what}")
-        time.sleep(0.02)
+        time.sleep(pause)
 
 
 def _short(folder: Path) -> Path:

@@ -147,11 +147,7 @@ class Stepper:
             for letter, many in mail.recipients.items()
             for number in (range(many - 1, -1, -1) if mail.backwards else range(many))
         ]
-        queue_id = side.send(*recipients, sender=f"{mail.name}@source.test".encode(), message=CONTENT)
-        end = time.monotonic() + 20
-        while f"{queue_id}: from=<{mail.name}@source.test>, size=" not in side.log():
-            assert time.monotonic() < end, f"{mail} does not become active on {side.name}"
-            time.sleep(0.005)
+        side.send(*recipients, sender=f"{mail.name}@source.test".encode(), message=CONTENT)
 
     def run(self, side: Side, scenario: Scenario) -> list[Delivery]:
         """

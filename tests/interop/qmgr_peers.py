@@ -97,7 +97,8 @@ class Side(ABC):
         self, *recipients: bytes, sender: bytes = SENDER, message: bytes = MESSAGE, subject: str | None = None
     ) -> str:
         """
-        Hand it one message by QMQP.
+        Hand it one message by QMQP, and wait until it has been active: a queue manager that finds several new
+        messages takes them in the order of its directory, not in that of their arrival.
 
         @param subject: instead of C{message}: a message with this subject.
         @return: its queue id.
@@ -106,7 +107,14 @@ class Side(ABC):
             message = b"Subject: %s\n\nhello\n" % subject.encode()
         reply = qmqp_send(self.port, message, sender, list(recipients))
         assert reply.startswith(b"K"), reply
-        return reply.split()[-1].decode()
+        queue_id = reply.split()[-1].decode()
+        wait_until(
+            lambda: f"{queue_id}: from=<" in self.log(),
+            20,
+            f"{queue_id} to become active on {self.name}",
+            0.002,
+        )
+        return queue_id
 
     def trigger(self, letters: bytes) -> None:
         """

@@ -173,7 +173,7 @@ class Sink(ThreadedServer):
         @return: how many events of a kind there were.
         """
         with self._news:
-            return sum(event.kind == kind for event in self.events)
+            return self._count(kind)
 
     def release(self, count: int = 1, reply: bytes | None = None, skip: int = 0) -> Sequence[Held]:
         """
@@ -203,14 +203,28 @@ class Sink(ThreadedServer):
             self._held.clear()
             self._news.notify_all()
 
-    def settled(self, quiet: float = QUIET, seconds: float = 20.0) -> int:
+    def settled(
+        self,
+        held: int | None = None,
+        refused: int | None = None,
+        *,
+        quiet: float = QUIET,
+        seconds: float = 20.0,
+    ) -> int:
         """
         Wait until nothing has happened for a while.
 
-        @return: how many are held then.
+        @param held: how many should be held then. What is slow to come is waited for: too many are seen in
+            the quiet time, and too few when C{seconds} are over.
+        @param refused: how many should have been refused.
+        @return: how many are held.
         """
         end = time.monotonic() + seconds
         with self._news:
+            self._news.wait_for(
+                lambda: held in (None, len(self._held)) and refused in (None, self._count("refused")), seconds
+            )
+            end = max(end, time.monotonic() + 10 * quiet)
             while True:
                 before = len(self.events), len(self._held)
                 self._news.wait(quiet)
@@ -225,9 +239,7 @@ class Sink(ThreadedServer):
         @return: the held ones.
         @raise AssertionError: fewer come in that time, or more.
         """
-        with self._news:
-            self._news.wait_for(lambda: len(self._held) >= count, seconds)
-        now = self.settled(quiet)
+        now = self.settled(count, quiet=quiet, seconds=seconds)
         assert now == count, f"{now} are held at port {self.port}, not {count}"
         return self.held()
 
@@ -326,6 +338,10 @@ class Sink(ThreadedServer):
         if self._closing:
             raise OSError("the sink stops")
         return held
+
+    def _count(self, kind: str) -> int:
+        """Needs the lock."""
+        return sum(event.kind == kind for event in self.events)
 
     def _record(self, kind: str, visit: int, address: bytes = b"") -> None:
         """Needs the lock."""

@@ -228,7 +228,8 @@ class FeedbackTests(SideBySideTestCase):
         self.steps(name, GROWTH[name].script)
         sink = self.destinations[name]
         # It has as many connections as the window says.
-        return " ".join(self.feedbacks.windows(sink.port)), sink.settled()
+        windows = self.feedbacks.windows(sink.port)
+        return " ".join(windows), sink.settled(int(windows[-1]))
 
     def steps(self, name: str, script: str) -> None:
         """
@@ -304,34 +305,35 @@ class RefusalTests(SideBySideTestCase):
         Play all cases.
         """
         send(side, dict.fromkeys(SUSPENSION, MAIL) | dict.fromkeys(LIMITED, 25))
-        expected: dict[str, object] = {name: case.on(side.name) for name, case in SUSPENSION.items()}
+        expected = {name: case.on(side.name) for name, case in SUSPENSION.items()}
         expected |= {name: case.refused for name, case in LIMITED.items()}
-        found = together(self.play, expected)
+        found = together(
+            lambda name: self.play(name, [int(each) for each in expected[name].split()]), expected
+        )
         for name, wanted in expected.items():
             self.assertEqual(found[name], wanted, name)
         self.assertEqual({self.destinations[name].most for name in LIMITED}, {5})
         self.check_lines(side)
 
-    def play(self, name: str) -> str:
+    def play(self, name: str, wanted: Sequence[int]) -> str:
         """
+        @param wanted: what should be found at each step; it is waited for.
         @return: what a case found.
         """
         sink = self.destinations[name]
         found = []
-        if name in LIMITED:
-            # Let one delivery after the other end.
-            sink.wait_held(5)
-            for number in range(13):
+        for number, want in enumerate(wanted):
+            if name in LIMITED:
+                # Let one delivery after the other end.
                 if number:
                     sink.release(1)
-                    sink.settled()
+                sink.settled(5, want)
                 found.append(sink.count("refused"))
-        else:
-            # Refuse one connection after the other.
-            found.append(sink.settled())
-            while found[-1] and len(found) <= MAIL:
-                sink.release(1, BUSY)
-                found.append(sink.settled())
+            else:
+                # Refuse one connection after the other.
+                if number:
+                    sink.release(1, BUSY)
+                found.append(sink.settled(want))
         return " ".join(map(str, found))
 
     def check_lines(self, side: Side) -> None:
