@@ -110,14 +110,15 @@ class NameTests(SynchronousTestCase):
         """
         The end of the service does not wait for a name.
         """
-        with NameServer(answers=False) as server, self.service(server) as service:
+        settings = "qmqpd_client_name_timeout = 60s\nqmgr_shutdown_time_limit = 60s\n"
+        with NameServer(answers=False) as server, self.service(server, settings) as service:
             service.wait_for_log("accepting mail on")
             with self.connect(service) as client:
                 client.sendall(b"15:2:x\n,1:a,3:b@c,,")
                 wait_until(lambda: server.questions > 0, 5, "a question")
                 began = time.monotonic()
                 service.stop()
-                self.assertLess(time.monotonic() - began, 2)
+                self.assertLess(time.monotonic() - began, 20)
                 self.assertEqual(client.recv(100), b"")
             self.assertNotIn("Traceback", service.log_text())
             self.assertEqual(service.output.read_text(), "")
