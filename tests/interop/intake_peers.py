@@ -99,6 +99,8 @@ _PASSED_OVER = re.compile(
 """What is of no interest, and what libraries of Postfix, and tables here, add to what the programs say."""
 
 _ROUTE = re.compile(r"to=<[^>]*>,( orig_to=<[^>]*>,)?")
+_ACTIVE = re.compile(r"qmgr\[\d+\]: (\w+): from=<")
+_REMOVED = re.compile(r": (\w+): removed$", re.MULTILINE)
 _NOTICE = re.compile(rb"\bContent-Type: multipart/report", re.IGNORECASE)
 
 
@@ -135,7 +137,7 @@ class Server:
         logged, held = len(self._log()), self._held()
         reply = qmqp_send(self._port, case.content, case.sender, list(case.recipients))
         queue_id = reply.rpartition(b" ")[2] if reply.startswith(b"K") else b""
-        self._wait(case)
+        self._wait(case, queue_id.decode(), logged, held)
         found = sorted(
             (
                 name,
@@ -161,14 +163,24 @@ class Server:
             routes=routes,
         )
 
-    def _wait(self, case: Case) -> None:
+    def _wait(self, case: Case, queue_id: str, logged: int, held: int) -> None:
+        """
+        Until there is nothing more to come: the message has gone, and the notices that it made, which are
+        queued before it goes; and the log, which lags behind the queue, says so.
+        """
         deadline = time.monotonic() + WAIT_SECONDS
-        quiet = 0
-        # A notice is queued before its message goes, and a log may lag behind the queue: look more than once.
-        while quiet < 3:
-            quiet = 0 if self._pending() else quiet + 1
+        while True:
+            log = self._log()[logged:]
+            gone = set(_REMOVED.findall(log))
+            waiting = set(_ACTIVE.findall(log)) - gone
+            if queue_id and queue_id not in gone and f"{queue_id}: discard: " not in log:
+                waiting |= {queue_id} if self._held() == held else set()
+            if not waiting and not self._pending():
+                return
             if time.monotonic() > deadline:
-                raise AssertionError(f"{case.name}: still in the queue; log: {self._log()[-3000:]}")
+                raise AssertionError(
+                    f"{case.name}: still in the queue: {waiting}; log: {self._log()[-3000:]}"
+                )
             time.sleep(0.01)
 
     def _new(self) -> Iterator[tuple[str, Delivery]]:
