@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from signal import SIGTERM
+from signal import SIG_DFL, SIGINT, SIGTERM, signal
 from types import TracebackType
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,6 +72,11 @@ def _short(folder: Path) -> Path:
     return Path(other)
 
 
+def _heed_interrupts() -> None:
+    """Runs in the child."""
+    signal(SIGINT, SIG_DFL)
+
+
 class RunningService:
     """
     C{twistd -n qmqp} on a scratch folder; a context manager.
@@ -83,7 +88,8 @@ class RunningService:
     @ivar config: its main.cf, which lacks only what C{settings} adds.
     @ivar output: what it says on its standard streams.
     @ivar command: how it is started.
-    @ivar own_group: whether it is to lead a process group of its own.
+    @ivar own_group: whether it is to lead a process group of its own, as from a terminal. SIGINT ends it then,
+        also when a shell has told us, a background job, to ignore it.
     """
 
     def __init__(
@@ -149,6 +155,7 @@ class RunningService:
                 stderr=subprocess.STDOUT,
                 cwd=self.scratch,
                 process_group=0 if self.own_group else None,
+                preexec_fn=_heed_interrupts if self.own_group else None,
             )
         if wait:
             wait_until(self._answers, 30, f"the service to listen (its output: {self.output})")
