@@ -88,8 +88,8 @@ class RunningService:
     @ivar config: its main.cf, which lacks only what C{settings} adds.
     @ivar output: what it says on its standard streams.
     @ivar command: how it is started.
-    @ivar own_group: whether it is to lead a process group of its own, as from a terminal. SIGINT ends it then,
-        also when a shell has told us, a background job, to ignore it.
+    @ivar own_group: whether it is to lead a process group of its own. SIGINT ends it then, also when a shell
+        has told us, a background job, to ignore it.
     """
 
     def __init__(
