@@ -20,32 +20,32 @@ from attrs import frozen
 LINE_LENGTH = 70
 """The longest line of a rewritten header that holds more than one item."""
 
-_LIST_OF = rb"""(?>\s*+(?:
-        (?>(?:"[^"\\]*+"|[^"()<>@,;:\\]++)*+)<%(address)b>
+_LIST_OF = rb"""(?:\s*+(?:
+        (?:"[^"\\]*+"|[^"()<>@,;:\\]++)*<%(address)b>
         |%(address)b
     )?\s*+(?:,|\Z))*"""
 _LOCAL_PART = rb"[A-Za-z0-9!#$&'*+/=?^_`{|}~.-]++"
 
 CLEAN = re.compile(
-    _LIST_OF % {b"address": _LOCAL_PART + rb"@[A-Za-z0-9-]++(?:\.[A-Za-z0-9-]++)*+"}, re.VERBOSE
+    _LIST_OF % {b"address": _LOCAL_PART + rb"@[A-Za-z0-9-]++(?:\.[A-Za-z0-9-]++)*"}, re.VERBOSE
 )
 """A list of mailboxes that are complete already: nearly all headers of nearly all mail."""
 
 CLEAN_DOTTED = re.compile(
-    _LIST_OF % {b"address": _LOCAL_PART + rb"@[A-Za-z0-9-]++(?:\.[A-Za-z0-9-]++)++"}, re.VERBOSE
+    _LIST_OF % {b"address": _LOCAL_PART + rb"@[A-Za-z0-9-]++(?:\.[A-Za-z0-9-]++)+"}, re.VERBOSE
 )
 """The same where a domain without a dot is not complete (C{append_dot_mydomain})."""
 
 _IN_CLEAN = re.compile(rb'"[^"]*+"|(%b@[A-Za-z0-9.-]++)' % _LOCAL_PART)
 
-_ADDRESS = re.compile(_LOCAL_PART + rb"@[A-Za-z0-9-]++(?:\.[A-Za-z0-9-]++)*+")
+_ADDRESS = re.compile(_LOCAL_PART + rb"@[A-Za-z0-9-]++(?:\.[A-Za-z0-9-]++)*")
 
 _TOKENS = re.compile(
     rb"""(?P<space>[ \t\n]+)
-    |(?P<quoted>"(?:[^"\\]|\\.)*+")
-    |(?P<literal>\[(?:[^\[\]\\]|\\.)*+\])
+    |(?P<quoted>"[^"\\]*+(?:\\.[^"\\]*+)*")
+    |(?P<literal>\[[^\[\]\\]*+(?:\\.[^\[\]\\]*+)*\])
     |(?P<special>[()<>@,;:.])
-    |(?P<atom>(?:[^ \t\n"()\[\]<>@,;:.\\]|\\[^\n])++)""",
+    |(?P<atom>(?:[^ \t\n"()\[\]<>@,;:.\\]++|\\[^\n])+)""",
     re.VERBOSE | re.DOTALL,
 )
 _COMMENT_PART = re.compile(rb"[()]|\\.|[^()\\]+", re.DOTALL)

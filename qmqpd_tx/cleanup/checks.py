@@ -82,7 +82,7 @@ def short_lines(limit: int) -> Callable[[bytes], object]:
     @return: a function that takes whole lines and says whether all of them are within C{limit} bytes, in one
         pass.
     """
-    return re.compile(rb"(?:[^\n]{0,%d}+\n)*+" % limit).fullmatch
+    return re.compile(rb"(?:[^\n]{0,%d}+\n)*" % limit).fullmatch
 
 
 @frozen(slots=True)

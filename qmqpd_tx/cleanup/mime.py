@@ -30,7 +30,7 @@ MIME_HEADERS = frozenset(
 
 _TOKEN = re.compile(
     rb"""[ \t\n]*+(?:
-        "(?P<quoted>(?:[^"\\]|\\.)*+)(?:"|\\?\Z)
+        "(?P<quoted>[^"\\]*+(?:\\.[^"\\]*+)*)(?:"|\\?\Z)
         |(?P<atom>[^ \t\n()<>@,;:\\"/\[\]?=]++)
         |(?P<special>.)
     )""",

@@ -24,7 +24,7 @@ from qmqpd_tx.tables.words import fold, logical_lines, read_file
 
 log = Logger(namespace="qmqpd_tx.tables")
 
-ENTRY = re.compile(rb'((?:[^"\s\\]|\\.?+|"(?:[^"\\]|\\.)*+")++)(?:\s+(.*))?', re.DOTALL)
+ENTRY = re.compile(rb'((?:[^"\s\\]++|\\(?:.|\Z)|"[^"\\]*+(?:\\.[^"\\]*+)*")+)(?:\s+(.*))?', re.DOTALL)
 """A logical line: a key, and a value if there is one. It matches no line whose quotes are unbalanced."""
 
 

@@ -21,7 +21,7 @@ _BOUNDARY_LIMIT = 2048
 _SOFT_BREAK_AFTER = 72
 
 _NEEDS_CODE = re.compile(rb"[^\t -<>-~]")
-_QUOTED = re.compile(rb"\"(?:[^\"\\]|\\.)*+(?:(\")|\\?\Z)", re.DOTALL)
+_QUOTED = re.compile(rb"\"[^\"\\]*+(?:\\.[^\"\\]*+)*(?:(\")|\\?\Z)", re.DOTALL)
 _COMMENT_PART = re.compile(rb"[()]|\\.|[^()\\]+|\\", re.DOTALL)
 _HEADER = re.compile(rb"([!-9;-~]+)[ \t]*:")
 _TOKEN = re.compile(rb"[ \t\n]*([^ \t\n;/\"=,:<>@()]+)")
