@@ -19,8 +19,8 @@ DEFAULTS = "known.py"
 ATOMIC_GROUP = re.compile(r"\(\?>|\)(?:[*+?]|\{[0-9]*,?[0-9]*\})\+")
 """
 An atomic group, or a group with a possessive quantifier. Before Python 3.11.5 C{re} goes on from a wrong
-place when the group fails in its middle (python/cpython issues 100061 and 106052), as with C{(?:[.]a)*+} and C{.a.}. A
-single character or set may be possessive.
+place when the group fails in its middle (python/cpython issues 100061 and 106052), as with C{(?:[.]a)*+} and
+C{.a.}. A single character or set may be possessive.
 """
 
 
