@@ -120,7 +120,7 @@ class TriggerProtocol(Protocol):
             abort()
 
 
-class TriggerFactory(Factory[TriggerProtocol]):
+class TriggerFactory(Factory):
     """
     Makes the protocol for a local stream listener.
 
