@@ -10,7 +10,7 @@ trigger costs at most C{queue_run_delay}. Answers to qmgr(8), "TRIGGERS".
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
@@ -120,7 +120,14 @@ class TriggerProtocol(Protocol):
             abort()
 
 
-class TriggerFactory(Factory):
+if TYPE_CHECKING:
+    _Factory = Factory[TriggerProtocol]
+else:
+    # Which protocol it makes cannot be said to Twisted before 26.4.
+    _Factory = Factory
+
+
+class TriggerFactory(_Factory):
     """
     Makes the protocol for a local stream listener.
 
