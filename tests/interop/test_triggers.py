@@ -12,6 +12,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from signal import SIGPIPE
 
 from tests.interop.qmgr_peers import OurSide, PostfixSide, Side, SideBySideTestCase, routes
 from tests.peers import free_port, require
@@ -190,6 +191,9 @@ class CommandTests(SideBySideTestCase):
             side = start(settings, "")
             for arguments, status, words in cases:
                 found, said = run(side, arguments)
+                if found == -SIGPIPE and side.name == "Postfix":
+                    # Its postkick writes a NUL after the letters; by then the queue manager may have hung up.
+                    found = 0
                 # What usage is depends on how the command is called.
                 end = said.find("usage: ") + len("usage: ") if "usage: " in said else len(said)
                 with self.subTest(f"{side.name}: {arguments}"):
