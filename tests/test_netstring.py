@@ -77,7 +77,7 @@ class NetstringReaderTests(SynchronousTestCase):
         self.assertEqual(NetstringReader(10).feed(b"3:abc,0:,1:x,"), [b"abc", b"", b"x"])
 
     @given(st.lists(st.binary(max_size=40), max_size=8), st.lists(st.integers(0, 30), max_size=20))
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     def test_any_chunking(self, items: list[bytes], sizes: list[int]) -> None:
         reader = NetstringReader(40)
         found = []

@@ -263,7 +263,7 @@ class Chunking(SynchronousTestCase):
     """How content is cut into chunks never matters."""
 
     @given(st.sampled_from(CONTENT), st.lists(st.integers(0, 10**6), max_size=8))
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     def test_known_messages(self, case: Case, cuts: list[int]) -> None:
         """
         The messages that are compared with Postfix.
@@ -293,7 +293,7 @@ class Chunking(SynchronousTestCase):
         ),
         st.lists(st.integers(0, 100), max_size=8),
     )
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     def test_invented_messages(self, parts: list[bytes], cuts: list[int]) -> None:
         """
         Anything that looks a little like a header section.
@@ -301,7 +301,7 @@ class Chunking(SynchronousTestCase):
         self.same(b"".join(parts), cuts)
 
     @given(st.sampled_from(ADDRESSES))
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     def test_byte_by_byte(self, header: bytes) -> None:
         """
         The smallest chunks.

@@ -92,7 +92,7 @@ def records(body: bytes, limit: int) -> list[bytes]:
 class Chunking(SynchronousTestCase):
     """Any chunking gives the same."""
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(TEXT, st.lists(st.integers(0, 2000), max_size=8), st.booleans())
     def test_same(self, content: bytes, cuts: list[int], strict: bool) -> None:
         """
@@ -106,7 +106,7 @@ class Chunking(SynchronousTestCase):
             self.assertEqual(sorted(found.log), sorted(whole.log))
             self.assertEqual(found.reply, whole.reply)
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(TEXT, st.lists(st.integers(0, 2000), max_size=4))
     def test_filter_changes_nothing(self, content: bytes, cuts: list[int]) -> None:
         """
@@ -115,7 +115,7 @@ class Chunking(SynchronousTestCase):
         chunks = pieces(content, cuts)
         self.assertEqual(inspect(FILTERED, chunks).content, inspect(PLAIN, chunks).content)
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(st.lists(st.sampled_from([b"a", b"bb", b"\n", b"\0", b"-", b":", b" ", b"x" * 7]), max_size=60))
     def test_lines(self, words: list[bytes]) -> None:
         """

@@ -154,7 +154,7 @@ class ExpandTests(SynchronousTestCase):
             references("$a ${b?$c:{$d}} $(e) ${{$f} == {1}} $$g $${h}"), {"a", "b", "c", "d", "e", "f"}
         )
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(
         text=st.text(st.sampled_from("$${}(){}ab?:=<>! 1.\nlevel"), max_size=60),
         a=st.text(st.sampled_from("$${}()ab?:= 1"), max_size=30),

@@ -193,7 +193,7 @@ class MasterTests(SynchronousTestCase):
 class AnyTextTests(SynchronousTestCase):
     """No text does worse than a L{ConfigError}."""
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(st.text(st.one_of(st.sampled_from("a=#$ {}\n\t-xo/?y"), st.characters())))
     def test_main(self, text: str) -> None:
         """
@@ -204,7 +204,7 @@ class AnyTextTests(SynchronousTestCase):
         except ConfigError as error:
             self.assertEqual(len(str(error).splitlines()), 1)
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(
         name=st.sampled_from(
             ["mydestination", "qmqpd_timeout", "hash_queue_depth", "soft_bounce", "myhostname"]
@@ -220,7 +220,7 @@ class AnyTextTests(SynchronousTestCase):
         except ConfigError as error:
             self.assertEqual(len(str(error).splitlines()), 1)
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(st.text(st.one_of(st.sampled_from("a=# {}\n\t-xo?y"), st.characters())))
     def test_master(self, text: str) -> None:
         """

@@ -7,11 +7,11 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from twisted.internet.interfaces import IHostnameResolver, IResolutionReceiver
+from twisted.internet.interfaces import IHostnameResolver, IReactorPluggableNameResolver, IResolutionReceiver
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
+from zope.interface import alsoProvides, implementer
 
 from qmqpd_tx.cleanup.milters import Milters
 from qmqpd_tx.interfaces import CommitAbandoned, IntakeError
@@ -112,7 +112,9 @@ class TimeTests(SynchronousTestCase):
         """The time limit for connecting is also for looking up the name."""
         lines = log_lines(self)
         reactor: Any = MemoryReactorClock()  # type: ignore[no-untyped-call]
-        reactor.installNameResolver(SilentResolver())
+        # Twisted before 26.4 has no name resolver for its reactor of tests.
+        alsoProvides(reactor, IReactorPluggableNameResolver)
+        reactor.nameResolver = SilentResolver()
         lab = Lab([])
         lab.milters = Milters.from_config(
             config(

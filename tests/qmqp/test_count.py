@@ -194,7 +194,7 @@ class MemoryTests(SynchronousTestCase):
         self.assertIsNone(limits.opened("a", 10))
 
     @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=60), st.integers(1, 3))
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     def test_never_more_than_allowed(self, steps: list[tuple[str, bool]], limit: int) -> None:
         limits = ClientLimits(LimitSettings(connections=limit))
         open_now = dict.fromkeys("abc", 0)

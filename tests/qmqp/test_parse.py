@@ -233,7 +233,7 @@ def _damaged(draw: st.DrawFn) -> bytes:
 
 class ChunkingTests(SynchronousTestCase):
     @given(_damaged(), st.lists(st.integers(0, 20), max_size=30))
-    @settings(max_examples=1000, deadline=None)
+    @settings(max_examples=1000)
     def test_any_chunking_gives_the_same(self, data: bytes, sizes: list[int]) -> None:
         expected, whole = parse([data], content_limit=50)
         for pieces in (cut(data, sizes), bytewise(data)):
@@ -242,7 +242,7 @@ class ChunkingTests(SynchronousTestCase):
             self.assertEqual((parser.part, parser.recipients), (whole.part, whole.recipients))
 
     @given(st.binary(max_size=1000), _address.filter(lambda a: len(a) < 65), st.lists(st.binary(max_size=64)))
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     def test_what_goes_in_comes_out(self, content: bytes, sender: bytes, recipients: list[bytes]) -> None:
         events, _parser = parse([packet(content, sender, recipients)])
         expected: _Events = [(Event.CONTENT, content)] if content else []

@@ -79,7 +79,7 @@ class ProxyTests(ServerTestCase):
             self.assert_quiet()
 
     @given(st.sampled_from([V1, V2, V2_IPV6]), st.lists(st.integers(1, 30), max_size=12))
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     def test_any_chunking(self, header: bytes, sizes: list[int]) -> None:
         self.cleanup.accepted.clear()
         client = ProxyConnection(self.make_factory(self.config))
@@ -146,7 +146,7 @@ class ProxyTests(ServerTestCase):
     @given(
         st.binary(max_size=300), st.sampled_from([b"", SIGNATURE, SIGNATURE + b"\x21\x11", b"PROXY TCP4 "])
     )
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     def test_noise(self, noise: bytes, start: bytes) -> None:
         data = start + noise
         try:

@@ -46,7 +46,7 @@ from tests.qmqp.packets import CONTENT, RECIPIENT, SENDER, packet
 
 class PacketTests(SynchronousTestCase):
     @given(st.binary(max_size=300), st.binary(max_size=30), st.lists(st.binary(max_size=30), max_size=5))
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     def test_as_the_server_reads_it(self, content: bytes, sender: bytes, recipients: list[bytes]) -> None:
         made = make_packet(len(content), sender, recipients)
         self.assertEqual(made.head + content + made.tail, packet(content, sender, recipients))

@@ -42,7 +42,7 @@ class AcceptTests(ServerTestCase):
         self.assert_quiet()
 
     @given(st.lists(st.integers(1, 40), max_size=20), st.sampled_from([False, None]))
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     def test_any_chunking(self, sizes: list[int], slow_store: bool | None) -> None:
         self.cleanup = MemoryCleanup()
         self.cleanup.slow_store = slow_store
@@ -59,7 +59,7 @@ class AcceptTests(ServerTestCase):
         st.integers(0, 40),
         st.lists(st.integers(1, 10), max_size=20),
     )
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     def test_any_chunking_of_noise(self, noise: bytes, place: int, sizes: list[int]) -> None:
         """The same reply and the same log, and nothing raised."""
         data = packet()[:place] + noise

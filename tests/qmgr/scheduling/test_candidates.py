@@ -15,7 +15,7 @@ from qmqpd_tx.qmgr.scheduling.settings import TransportSettings
 class CandidateTests(SynchronousTestCase):
     """Against the obvious way."""
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(
         st.lists(st.tuples(st.integers(1, 8), st.floats(0, 10), st.integers(0, 5)), min_size=1, max_size=30),
         st.lists(
@@ -82,7 +82,7 @@ class CandidateTests(SynchronousTestCase):
 class OrderedTests(SynchronousTestCase):
     """The order itself."""
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 50), st.booleans()), max_size=200))
     def test_first(self, steps: list[tuple[int, int, bool]]) -> None:
         """The first is one with the smallest key, after any coming, moving and going."""

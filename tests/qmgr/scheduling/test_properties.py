@@ -35,7 +35,7 @@ from tests.qmgr.scheduling.support import BROKEN, REFUSED, MakeScheduler, Schedu
 TRANSPORTS = ("smtp", "local", "slow", "paced")
 NEXTHOPS = ("a", "b", "c", "d")
 # To shrink a failure of a whole world takes minutes: for a diagnosis, leave out the phases here.
-QUICK: dict[str, Any] = {"deadline": None, "phases": (Phase.reuse, Phase.generate)}
+QUICK: dict[str, Any] = {"phases": (Phase.reuse, Phase.generate)}
 
 
 @st.composite
@@ -519,7 +519,7 @@ class WorldTests(SynchronousTestCase):
 class StarvationTests(SynchronousTestCase):
     """Everybody gets a turn."""
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(st.integers(2, 8), st.integers(20, 60))
     def test_round_robin(self, count: int, flood: int) -> None:
         """
@@ -529,7 +529,7 @@ class StarvationTests(SynchronousTestCase):
         last = max(turns.index(("single", number)) for number in range(count))
         self.assertTrue(last <= count + 3, turns[: count + 6])
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(st.integers(2, 8), st.integers(20, 60))
     def test_preemptive(self, count: int, flood: int) -> None:
         """
