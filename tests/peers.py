@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import random
 import shutil
 import socket
 import subprocess
@@ -31,6 +32,11 @@ PACKAGES = {
     "pflogsumm": "pflogsumm",
 }
 """Which Debian package brings a program; C{postfix} for the others."""
+
+PORTS = random.SystemRandom()
+
+LISTENING = range(12000, 32000)
+"""Ports below those that Linux gives to outgoing connections (ip_local_port_range)."""
 
 START_SECONDS = 30.0
 """How long a peer may take until it answers on its port."""
@@ -86,13 +92,14 @@ def require_root() -> None:
 
 def free_port() -> int:
     """
-    @return: a TCP port on 127.0.0.1 that was free a moment ago.
+    @return: a TCP port on 127.0.0.1 that was free a moment ago, and that no outgoing connection is given.
     """
-    with contextlib.closing(socket.socket()) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    while True:
+        port = PORTS.choice(LISTENING)
+        with contextlib.closing(socket.socket()) as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_for_port(

@@ -51,6 +51,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from tests.peers import free_port
+
 REPLY_TIME_LIMIT = 20.0
 START_TIME_LIMIT = 30.0
 DRAIN_TIME_LIMIT = 300.0
@@ -69,17 +71,6 @@ COMMANDS = (
     ("postsuper", "-r", "ALL"),
     ("postqueue", "-f"),
 )
-
-
-def free_port() -> int:
-    """
-    @return: a TCP port on loopback that is free now.
-    """
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def netstring(data: bytes) -> bytes:

@@ -16,6 +16,7 @@ from twisted.trial.unittest import SkipTest, TestCase
 from qmqpd_tx.interfaces import TransportContext
 from qmqpd_tx.status import Action
 from qmqpd_tx.transports.smtp import SMTPAgent
+from tests.peers import free_port
 from tests.transports.smtp.support import Content, Zone, config, request
 
 SINK = shutil.which("smtp-sink", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
@@ -29,12 +30,6 @@ class Sink(ProcessProtocol):
 
     def processEnded(self, reason: Any) -> None:
         self.ended.callback(None)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class AgainstSink(TestCase):
