@@ -166,7 +166,7 @@ class Server:
     def _wait(self, case: Case, queue_id: str, logged: int, held: int) -> None:
         """
         Until there is nothing more to come: the message has gone, and the notices that it made, which are
-        queued before it goes; and the log, which lags behind the queue, says so.
+        queued before it goes; and the log, which lags behind the reply and the queue, says so.
         """
         deadline = time.monotonic() + WAIT_SECONDS
         while True:
@@ -175,7 +175,7 @@ class Server:
             waiting = set(_ACTIVE.findall(log)) - gone
             if queue_id and queue_id not in gone and f"{queue_id}: discard: " not in log:
                 waiting |= {queue_id} if self._held() == held else set()
-            if not waiting and not self._pending():
+            if "disconnect from " in log and not waiting and not self._pending():
                 return
             if time.monotonic() > deadline:
                 raise AssertionError(
