@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import functools
 import sqlite3
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -173,7 +174,10 @@ class PgsqlHostTests(Case):
 
     async def test_nobody_there(self) -> None:
         """A lookup fails, and says which of the servers has which trouble."""
-        missing = f"unix:{self.folder}/.s.PGSQL.5432"
+        # A short path, wherever this checkout is: the name of a socket has at most 107 bytes.
+        folder = Path(tempfile.mkdtemp(prefix="qmqpd-tx-"))
+        self.addCleanup(folder.rmdir)
+        missing = f"unix:{folder}/.s.PGSQL.5432"
         hosts = f"{missing} postgresql://[bad/x 127.0.0.1:{free_port()}"
         text = f"hosts = {hosts}\npassword = p\udcff\ndbname = d\nquery = select 1\n"
         (self.folder / "x.cf").write_bytes(text.encode("utf-8", "surrogateescape"))
