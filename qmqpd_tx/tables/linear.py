@@ -10,6 +10,7 @@ those of ASCII, as in Postfix, which runs in the C locale. Fails with L{TooLarge
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import re2
@@ -74,6 +75,7 @@ def in_block(members: frozenset[int]) -> frozenset[int]:
     return members - NEWLINE | frozenset(FOLD) if members >= NEWLINE else members
 
 
+@lru_cache(maxsize=1000)
 def one_of(members: frozenset[int]) -> bytes:
     """
     @return: what matches one byte out of these.

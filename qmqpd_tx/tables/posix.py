@@ -16,6 +16,7 @@ L{Expression.beyond} is set, and the text is for PCRE2.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from attrs import Factory, define, frozen
 
@@ -95,6 +96,7 @@ class _Piece:
     edge: bytes = b""
 
 
+@lru_cache(maxsize=1000)
 def _bytes(members: frozenset[int]) -> _Piece:
     word = bool(members) and members <= WORD
     return _Piece(one_of(members), one_of(in_block(members)), word, word)
