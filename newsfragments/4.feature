@@ -8,7 +8,7 @@ Routing by sender (``sender_dependent_relayhost_maps``, ``sender_dependent_defau
 
 qmqpd: ``debug_peer_list``, limits for each client (``qmqpd_client_connection_count_limit``, ``qmqpd_client_connection_rate_limit``), the PROXY protocol (``qmqpd_upstream_proxy_protocol``), time limits for all of a request, ``receive_override_options``, ``content_filter`` and ``cleanup_service_name`` for each line of master.cf, ``remote_header_rewrite_domain`` with ``qmqpd_local_header_rewrite_clients``.
 
-Changed tables and a changed configuration are picked up by themselves (``table_check_interval``, ``table_close_delay``, ``max_use``, ``max_idle``); what makes no sense is refused, and the old one stays in force. Options of master.cf that mean nothing are named at the start.
+Changed tables and a changed configuration are picked up by themselves (``table_check_interval``, ``table_close_delay``, ``max_use``, ``max_idle``); what makes no sense is refused, and the old one stays in force. Large tables are read in a thread, while mail is taken as before. Options of master.cf that mean nothing are named at the start.
 
 Addresses in the log are quoted (``info_log_address_format``). Automatic copies stay silent when a message is queued again by ``postsuper -r``.
 

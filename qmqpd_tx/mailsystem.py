@@ -103,6 +103,7 @@ class MailSystem(MultiService):
         self._reactor = reactor
         self._trigger_port: IListeningPort | None = None
         self._started = False
+        self._reading_ahead = False
         self._config = config = load_config(invocation.config)
         self.tables = Tables(reactor, self._in_thread, config.setting)
         self._services = intakes(config, invocation.listen, self.tables.open)
@@ -340,12 +341,25 @@ class MailSystem(MultiService):
 
     def reload(self) -> None:
         """
-        Read the configuration again; everything from now on follows the new one, or, if that cannot be
-        used, the old one.
+        Read the configuration again; everything from then on follows the new one, or, if that cannot be
+        used, the old one. Large tables that have changed are read before, while all goes on.
         """
         if not self.running:
             return
         self.maillog.reopen()
+        if not self._reading_ahead:
+            # What changes in the meantime is read all the same: the files are looked at again after that.
+            self._reading_ahead = True
+            self._refresh.loading()
+            self.tables.read_ahead().addCallback(self._reload).addErrback(self._reload_failed)
+
+    def _reload_failed(self, failure: Failure) -> None:
+        log.failure("reload", failure)
+
+    def _reload(self, _: None) -> None:
+        self._reading_ahead = False
+        if not self.running:
+            return
         self._refresh.loading()
         old, old_services = self._config, self._services
         done: list[Callable[[Config], None]] = []

@@ -14,11 +14,14 @@ read by way of L{Tables.read}.
 A file is looked at before it is read. When it is another one afterwards, it is read again, a few times;
 and whatever it becomes later, L{Tables.changed} has not missed it.
 
+Thousands of patterns take seconds to read. L{Tables.read_ahead} does that in a thread for tables that have
+changed, so that a reload after that finds them open, and nobody waits for it.
+
 Parameters that say where mail goes have tables of their own, whose results hold nothing of the key
 (L{ROUTES}).
 
-Fails with L{ConfigError} when a table cannot be opened. Opening reads files at once: start-up and reload
-only.
+Fails with L{ConfigError} when a table cannot be opened. Opening reads files at once, but for what was read
+ahead: start-up and reload only.
 """
 
 from __future__ import annotations
@@ -28,7 +31,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from attrs import define, frozen
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.python.failure import Failure
 
 from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import ConfigError
@@ -44,6 +48,10 @@ ROUTES = frozenset(
 )
 """Parameters whose patterns must not put parts of an address into the result, see
 L{TableContext.substitutes}."""
+
+READ_WHOLE = frozenset({"cidr", "pcre", "regexp", "texthash"})
+"""Kinds whose files are read from end to end when they are opened, and that need nothing else for that but
+settings: such a table may be opened in a thread."""
 
 READS = 3
 """How often a file that changes while it is read is read, before what was read last is taken."""
@@ -87,11 +95,13 @@ def _differ(files: Iterable[tuple[str, Signature]]) -> Iterable[str]:
 @frozen(slots=True)
 class _Kept:
     """
-    An open table, what its files looked like before it was read, the tables that it is made of, by
-    C{type:name} (they are opened for the same parameter), and the parameters that it has asked for.
+    An open table, the parameter that it was opened for first, what its files looked like before it was
+    read, the tables that it is made of, by C{type:name} (they are opened for the same parameter), and the
+    parameters that it has asked for.
     """
 
     table: ILookupTable
+    parameter: str
     files: Sequence[tuple[str, Signature]]
     parts: Mapping[str, ILookupTable]
     settings: Mapping[str, str]
@@ -135,6 +145,8 @@ class Tables:
         self._extra = None if extra is None else list(extra)
         self._open: dict[Name, _Kept] = {}
         self._read: dict[str, _Read] = {}
+        # What was read ahead for the next generation.
+        self._ahead: dict[Name, _Kept] = {}
         self._before: tuple[dict[Name, _Kept], dict[str, _Read], Callable[[str], str]] | None = None
         # Those of earlier generations, oldest first.
         self._retired: list[_Retired] = []
@@ -170,10 +182,12 @@ class Tables:
 
     def _unchanged(self, name: Name, parameter: str) -> _Kept | None:
         """
-        @return: what the generation before had, or an earlier one that is not closed yet, if it would be the
-            same now.
+        @return: what was read ahead, or what the generation before had, or an earlier one that is not closed
+            yet, if it would be the same now.
         """
-        kept = None if self._before is None else self._before[0].get(name)
+        kept = self._ahead.get(name)
+        if kept is None and self._before is not None:
+            kept = self._before[0].get(name)
         if kept is None:
             kept = next((one.kept for one in reversed(self._retired) if one.name == name), None)
         if kept is None or any(_differ(kept.files)):
@@ -225,7 +239,7 @@ class Tables:
         for path in table.sources:
             if path not in inner_files:
                 watch(path)
-        return _Kept(table, list(seen.items()), parts, settings)
+        return _Kept(table, parameter, list(seen.items()), parts, settings)
 
     def changed(self) -> Sequence[str]:
         """
@@ -234,6 +248,38 @@ class Tables:
         lists = [(path, signature) for path, (signature, _) in self._read.items()]
         files = [*lists, *(one for kept in self._open.values() for one in kept.files)]
         return sorted(set(_differ(files)))
+
+    def read_ahead(self) -> Deferred[None]:
+        """
+        Open changed tables in threads, where that takes long; the next generation finds them open, unless
+        they change once more. What cannot be opened is left to it.
+
+        @return: a Deferred that fires when that is done; it does not fail.
+        """
+        reading = []
+        for name, kept in self._open.items():
+            text, _ = name
+            if text.partition(":")[0] in READ_WHOLE and any(_differ(kept.files)):
+                opened = self._in_thread(self._open_anew, text, kept.parameter)
+                reading.append(opened.addCallbacks(self._is_ahead, self._not_ahead, callbackArgs=(name,)))
+        return DeferredList(reading).addCallback(lambda _: None)
+
+    def _is_ahead(self, kept: _Kept, name: Name) -> None:
+        before = self._ahead.get(name)
+        self._ahead[name] = kept
+        if before is not None:
+            _shut(before.table)
+
+    def _not_ahead(self, failure: Failure) -> None:
+        if not isinstance(failure.value, ConfigError):
+            log.failure("reading a table ahead", failure)
+
+    def _leave_ahead(self) -> None:
+        """
+        Close what was read ahead and is not in use.
+        """
+        ahead, self._ahead = self._ahead, {}
+        self._close(ahead, self._open)
 
     def renew(self, setting: Callable[[str], str] | None = None) -> None:
         """
@@ -261,6 +307,7 @@ class Tables:
             for name, kept in before.items():
                 if id(kept.table) not in spared:
                     self._retire(name, kept)
+        self._leave_ahead()
 
     def _retire(self, name: Name, kept: _Kept) -> None:
         if self._reactor is None:
@@ -287,6 +334,7 @@ class Tables:
             ours = self._open
             (self._open, self._read, self._setting), self._before = self._before, None
             self._close(ours, self._open)
+            self._leave_ahead()
 
     def close(self) -> None:
         """

@@ -5,7 +5,9 @@ and how changes to them take effect by themselves.
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -232,6 +234,17 @@ class ServiceTests(Case):
 class ChangeTests(Case):
     """What changes by itself."""
 
+    def is_read(self, pipe: Path) -> bool:
+        """
+        @return: whether somebody reads a named pipe; who does then waits for L{writer} to be closed.
+        """
+        try:
+            self.writer = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            self.assertEqual(error.errno, errno.ENXIO)
+            return False
+        return True
+
     def test_tables(self) -> None:
         """
         A changed table is read again without a signal; a broken one is refused, and the old one stays, until
@@ -270,6 +283,34 @@ class ChangeTests(Case):
                 self.assertEqual(self.send(port, "no"), b"DError: 5.7.1 third")
                 self.assertEqual(self.run_command(service, "postqueue", "-s", "other.test")[0], 0)
                 self.assertEqual(service.log_text().count("reload refused"), 1)
+
+    def test_long_reading(self) -> None:
+        """
+        While a changed table is being read, which may take long, mail is taken as before; what it has become
+        by the end of that is what is in force then.
+        """
+        folder = scratch(self)
+        aliases, slow = folder / "aliases", folder / "slow"
+        aliases.write_text("list@x.test one@x.test\n")
+        # Who reads this one waits until somebody writes.
+        os.mkfifo(slow)
+        with Destination() as destination:
+            settings = f"{relay(destination)}{NO_DELAY}virtual_alias_maps = texthash:{aliases}\n"
+            with RunningService(folder, free_port(), settings + "table_check_interval = 1s\n") as service:
+                aliases.unlink()
+                os.link(slow, aliases)
+                wait_until(lambda: self.is_read(slow), 10, "a reader")
+                for _ in range(2):
+                    self.assertEqual(self.send(service.port, "x", b"list@x.test")[:1], b"K")
+                    self.delivered(destination, "one@x.test")
+                    # Another reload waits for the one under way.
+                    service.signal(signal.SIGHUP)
+                replace(aliases, "list@x.test two@x.test\n")
+                os.close(self.writer)
+                service.wait_for_log("reload -- configuration")
+                self.assertEqual(self.send(service.port, "x", b"list@x.test")[:1], b"K")
+                self.delivered(destination, "two@x.test")
+                self.assertEqual(service.log_text().count("reload -- configuration"), 1)
 
     def test_main_cf(self) -> None:
         """

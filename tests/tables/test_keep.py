@@ -7,9 +7,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from attrs import Factory, define
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -73,14 +76,11 @@ class Pages:
         return self.opened[-1]
 
 
-class KeeperTests(SynchronousTestCase):
-    """L{Tables}."""
+class Case(SynchronousTestCase):
+    """Has files that change."""
 
     def setUp(self) -> None:
-        self.pages = Pages()
-        self.tables = Tables(extra=[self.pages])
         self.turn = 0
-        self.path = self.file("one")
 
     def file(self, content: str, path: Path | None = None) -> Path:
         """
@@ -92,6 +92,16 @@ class KeeperTests(SynchronousTestCase):
         self.turn += 1
         os.utime(path, ns=(self.turn, self.turn))
         return path
+
+
+class KeeperTests(Case):
+    """L{Tables}."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.pages = Pages()
+        self.tables = Tables(extra=[self.pages])
+        self.path = self.file("one")
 
     def get(self, text: str | None = None) -> ILookupTable:
         """
@@ -376,3 +386,126 @@ class KeeperTests(SynchronousTestCase):
             self.assertEqual(tables.changed(), [], kind)
             path.write_text(content * 2)
             self.assertEqual(tables.changed(), [str(path)], kind)
+
+
+class ReadAheadTests(Case):
+    """L{Tables.read_ahead}."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        # What is to be called in threads.
+        self.calls: list[Callable[[], None]] = []
+        self.tables = Tables(in_thread=self.in_thread, extra=())
+        self.path = self.file("key first\nkey again\n")
+        self.table = self.open()
+
+    def in_thread(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        """
+        Keep a call until L{work}.
+        """
+        result: Deferred[Any] = Deferred()
+        self.calls.append(lambda: result.callback(None))
+        return result.addCallback(lambda _: function(*arguments))
+
+    def work(self) -> int:
+        """
+        Do what the threads were given.
+
+        @return: how often a table was read: each time it warns of its second line.
+        """
+        calls, self.calls = self.calls, []
+        with capturedLogs() as events:
+            for call in calls:
+                call()
+        return self.warnings(events)
+
+    def warnings(self, events: list[Any]) -> int:
+        """
+        @return: how many warnings of duplicate entries were logged.
+        """
+        return sum("duplicate entry" in event["log_format"] for event in events)
+
+    def open(self) -> ILookupTable:
+        """
+        @return: the table.
+        """
+        return self.tables.open(f"texthash:{self.path}", "some_maps")
+
+    def reload(self) -> int:
+        """
+        @return: how often the table was read when a new generation has asked for it.
+        """
+        with capturedLogs() as events:
+            self.tables.renew()
+            self.table = self.open()
+            self.tables.keep()
+        return self.warnings(events)
+
+    def test_changed(self) -> None:
+        """The new generation finds it read; until then the old one is in use."""
+        self.file("key second\nkey again\n", self.path)
+        done = self.tables.read_ahead()
+        self.assertNoResult(done)
+        self.assertEqual(self.work(), 1)
+        self.successResultOf(done)
+        self.assertEqual(self.table.lookup(b"key"), b"first")
+        self.assertEqual(self.tables.changed(), [str(self.path)])
+        self.assertEqual(self.reload(), 0)
+        self.assertEqual(self.table.lookup(b"key"), b"second")
+        self.assertEqual(self.tables.changed(), [])
+        self.assertEqual(self.reload(), 0)
+
+    def test_nothing_changed(self) -> None:
+        """Nothing is read."""
+        self.successResultOf(self.tables.read_ahead())
+        self.assertEqual(self.calls, [])
+
+    def test_inner(self) -> None:
+        """A table in another one is read ahead, too."""
+        text = f"unionmap:{{texthash:{self.path}}}"
+        self.tables.open(text, "some_maps")
+        self.file("key second\nkey again\n", self.path)
+        self.tables.read_ahead()
+        self.assertEqual(self.work(), 1)
+        self.tables.renew()
+        self.assertEqual(self.tables.open(text, "some_maps").lookup(b"key"), b"second")
+
+    def test_changed_again(self) -> None:
+        """It changes after it was read: it is read again."""
+        self.file("key second\nkey again\n", self.path)
+        self.tables.read_ahead()
+        self.work()
+        self.file("key third\nkey again\n", self.path)
+        self.assertEqual(self.reload(), 1)
+        self.assertEqual(self.table.lookup(b"key"), b"third")
+
+    def test_broken(self) -> None:
+        """What cannot be read is told to who opens it, and not before."""
+        self.path.unlink()
+        done = self.tables.read_ahead()
+        self.assertEqual(self.work(), 0)
+        self.successResultOf(done)
+        self.tables.renew()
+        self.assertRaises(ConfigError, self.open)
+        self.tables.undo()
+        self.assertEqual(self.open().lookup(b"key"), b"first")
+
+    def test_undo(self) -> None:
+        """What was read ahead for a reload that is refused is forgotten, and read again by the next one."""
+        self.file("key second\nkey again\n", self.path)
+        for _ in range(2):
+            self.tables.read_ahead()
+            self.assertEqual(self.work(), 1)
+            self.tables.renew()
+            self.assertEqual(self.open().lookup(b"key"), b"second")
+            self.tables.undo()
+            self.assertEqual(self.open().lookup(b"key"), b"first")
+
+    def test_no_longer_asked_for(self) -> None:
+        """What nobody asks for in the end is forgotten."""
+        self.file("key second\nkey again\n", self.path)
+        self.tables.read_ahead()
+        self.work()
+        self.tables.renew()
+        self.tables.keep()
+        self.assertEqual(self.reload(), 1)
