@@ -188,11 +188,26 @@ class Side(ABC):
 
         wait_until(there, seconds, f"{queue_id} to be in {queue} on {self.name}")
         found = self.find(queue_id)
+        self.catch_up()
         return found[1] if found else 0.0
+
+    def wait_idle(self, seconds: float = 20.0) -> None:
+        """Wait until nothing is being delivered."""
+        wait_until(
+            lambda: not self.files("active", "incoming"), seconds, f"an empty active queue on {self.name}"
+        )
+        self.catch_up()
 
     def wait_empty(self, seconds: float = 30.0) -> None:
         """Wait until there is nothing to deliver."""
         wait_until(lambda: not self.files(), seconds, f"an empty queue on {self.name}")
+        self.catch_up()
+
+    @abstractmethod
+    def catch_up(self) -> None:
+        """
+        Wait until the log names all deliveries that were over before: it may lag behind the queue.
+        """
 
     @abstractmethod
     def postqueue(self, *arguments: str) -> None:
@@ -235,6 +250,17 @@ class PostfixSide(Side):
         self.port = self._postfix.port
         self.queue = self._postfix.spool
         self.maillog = self._postfix.maillog
+        self._marks = 0
+
+    def catch_up(self) -> None:
+        # postlogd writes what it is told in that order.
+        self._marks += 1
+        mark = f"mark {self._marks} of the test"
+        with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as client:
+            client.settimeout(20)
+            client.connect(str(self.queue / "public" / "postlog"))
+            client.send(mark.encode())
+        wait_until(lambda: mark in self.log(), 20, mark, 0.002)
 
     def postqueue(self, *arguments: str) -> None:
         self._postfix.command("postqueue", *arguments)
@@ -278,6 +304,12 @@ class OurSide(Side):
         self.queue = self._service.queue
         self.maillog = self._service.log
         self._write()
+
+    def catch_up(self) -> None:
+        # What is logged is written before the service turns to what its clients say next.
+        with socket.create_connection(("127.0.0.1", self.port), 20) as client:
+            client.shutdown(socket.SHUT_WR)
+            assert client.recv(1) == b"", "an answer to nothing"
 
     def postqueue(self, *arguments: str) -> None:
         self._command("postqueue", *arguments)

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from tests.interop.qmgr_peers import Side, SideBySideTestCase, Stage, routes
 from tests.interop.test_triggers import run
 from tests.peers import free_port
-from tests.service import wait_until
 
 SETTINGS = {
     "minimal_backoff_time": "5h",
@@ -142,7 +141,7 @@ class HoldTests(SideBySideTestCase):
             side.wait_queue(gone, None)
             sink.release_all()
             side.wait_queue(last, None)
-            wait_until(lambda side=side: not side.files("active"), 20, f"{name} to be done")
+            side.wait_idle()
             time.sleep(0.2)
             once = [len(delivery.recipients) for delivery in sink.taken()]
             for queue_id in (first, waiting):

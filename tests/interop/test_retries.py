@@ -17,7 +17,6 @@ from typing import ClassVar
 from attrs import frozen
 
 from tests.interop.qmgr_peers import Side, SideBySideTestCase, Status, routes
-from tests.service import wait_until
 
 MASTER = "away unix - - n - - smtp\nkept unix - - n - - smtp\n"
 
@@ -286,11 +285,12 @@ class FlushTests(RetriesTestCase):
             time.sleep(0.02)
         # Time for what should not happen.
         time.sleep(0.2)
+        self.side.catch_up()
         lines = self.lines()
         self._lines = len(lines)
         self.assertEqual(Counter(self.word(line) for line in lines[before:]), wanted, step)
         # All are back in their queue before the next step.
-        wait_until(lambda: not self.side.files("active", "incoming"), 10, "the active queue to be empty")
+        self.side.wait_idle()
         warned = self.side.lines().count(WARNING)
         self.assertEqual(warned - self._warned, warnings, step)
         self._warned = warned
