@@ -116,6 +116,13 @@ def text(settings: Mapping[str, str]) -> str:
     return "".join(f"{name} = {value}\n" for name, value in settings.items())
 
 
+def deferred(service: RunningService) -> int:
+    """
+    @return: how many messages wait.
+    """
+    return sum(name.startswith("deferred/") for name in service.queued())
+
+
 def postqueue(service: RunningService, *arguments: str) -> None:
     """
     Run C{qmqpd-tx postqueue}.
@@ -214,15 +221,15 @@ class TableTests(DestinationTestCase):
         """
         What is to be tried again is in deferred, until its time; nothing else is left.
         """
-        deferred = queue / "deferred"
+        waits = queue / "deferred"
 
         def files(folder: Path) -> list[Path]:
             return [path for path in folder.rglob("*") if path.is_file()]
 
-        wait_until(lambda: len(files(deferred)) == len(waiting), 20, f"{len(waiting)} deferred messages")
+        wait_until(lambda: len(files(waits)) == len(waiting), 20, f"{len(waiting)} deferred messages")
         wait_until(lambda: not files(queue / "active") + files(queue / "incoming"), 20, "the rest to be gone")
         now = time.time()
-        for path in files(deferred):
+        for path in files(waits):
             due = path.stat().st_mtime
             self.assertTrue(began - 1 + BACKOFF <= due <= now + 1 + BACKOFF, f"{path}: {due - now}")
 
@@ -276,9 +283,10 @@ class RecoveryTests(DestinationTestCase):
         for domain in (b"away.test", b"away.test", b"busy.test"):
             qmqp_send(service.port, SMALL, SENDER, [b"user@" + domain])
         wait_until(lambda: service.log_text().count("status=deferred") == 3, 20, "three deferred messages")
-        wait_until(lambda: len(service.queued()) == 3, 5, "three messages in the queue")
+        wait_until(lambda: deferred(service) == 3, 20, "three messages in deferred")
         postqueue(service, "-f")
         wait_until(lambda: service.log_text().count("status=deferred") == 6, 20, "a second attempt at all")
+        wait_until(lambda: deferred(service) == 3, 20, "three messages in deferred again")
         away.listen()
         busy.script = {}
         postqueue(service, "-f")
@@ -287,7 +295,8 @@ class RecoveryTests(DestinationTestCase):
             [each.recipients for each in taken],
             [(b"user@away.test",), (b"user@away.test",), (b"user@busy.test",)],
         )
-        wait_until(lambda: not service.queued(), 10, "an empty queue")
+        wait_until(lambda: service.log_text().count(": removed") == 3, 10, "the end of all messages")
+        self.assertEqual(service.queued(), [])
         self.assertEqual([line.status for line in lines(service.log_text())[6:]], ["sent"] * 3)
 
     def test_one_message(self) -> None:
@@ -298,11 +307,12 @@ class RecoveryTests(DestinationTestCase):
         service = self.service(routes({"busy.test": server.port}))
         replies = [qmqp_send(service.port, SMALL, SENDER, [b"%d@busy.test" % n]) for n in range(3)]
         wait_until(lambda: service.log_text().count("status=deferred") == 3, 20, "three deferred messages")
-        wait_until(lambda: len(service.queued()) == 3, 5, "three messages in the queue")
+        wait_until(lambda: deferred(service) == 3, 20, "three messages in deferred")
         server.script = {}
         postqueue(service, "-i", replies[1].split()[-1].decode())
         self.assertEqual([each.recipients for each in server.wait_for(1)], [(b"1@busy.test",)])
-        wait_until(lambda: len(service.queued()) == 2, 10, "two messages in the queue")
+        wait_until(lambda: service.log_text().count(": removed") == 1, 10, "the end of one message")
+        self.assertEqual(deferred(service), 2)
         self.assertEqual(len(lines(service.log_text())), 4)
 
     def expire(self, port: int, sink: ScriptedServer, log: Callable[[], str]) -> Mapping[str, list[Line]]:

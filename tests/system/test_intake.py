@@ -300,11 +300,12 @@ class ChangeTests(Case):
                 aliases.unlink()
                 os.link(slow, aliases)
                 wait_until(lambda: self.is_read(slow), 10, "a reader")
-                for _ in range(2):
-                    self.assertEqual(self.send(service.port, "x", b"list@x.test")[:1], b"K")
-                    self.delivered(destination, "one@x.test")
-                    # Another reload waits for the one under way.
-                    service.signal(signal.SIGHUP)
+                self.assertEqual(self.send(service.port, "x", b"list@x.test")[:1], b"K")
+                self.delivered(destination, "one@x.test")
+                # Another reload waits for the one under way.
+                service.signal(signal.SIGHUP)
+                self.assertEqual(self.send(service.port, "x", b"list@x.test")[:1], b"K")
+                self.delivered(destination, "one@x.test")
                 replace(aliases, "list@x.test two@x.test\n")
                 os.close(self.writer)
                 service.wait_for_log("reload -- configuration")

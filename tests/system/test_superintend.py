@@ -176,8 +176,7 @@ class ActiveTests(Case):
                 self.assertEqual(self.queue_of(service, queue_id), "hold")
                 self.assertEqual(self.postsuper(service, "-H", queue_id)[-1], "Released from hold: 1 message")
                 command("-c", str(service.scratch), "postqueue", "-f")
-                wait_until(lambda: not service.queued(), 10, "an empty queue")
-                log = service.log_text()
+                log = service.wait_for_log(f"{queue_id}: removed")
             self.assertEqual(sorted(destination.recipients), everybody)
             self.assertEqual(log.count("status=sent"), 6)
 
