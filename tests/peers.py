@@ -290,6 +290,7 @@ class PrivatePostfix(Instance):
         self.maillog = self.folder / "mail.log"
         self.port = free_port()
         self._running = False
+        self._marks = 0
         shutil.copytree("/etc/postfix", self.config, symlinks=True)
         data = self.folder / "data"
         data.mkdir()
@@ -370,6 +371,23 @@ class PrivatePostfix(Instance):
             return self.maillog.read_text("utf-8", "replace")
         except FileNotFoundError:
             return ""
+
+    def catch_up(self) -> None:
+        """
+        Wait until the log has all that was logged before: a process of its own writes it, in that order, and
+        may lag behind replies and the queue.
+        """
+        self._marks += 1
+        mark = f"mark {self._marks} of the test"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
+            client.settimeout(START_SECONDS)
+            client.connect(str(self.spool / "public" / "postlog"))
+            client.send(mark.encode())
+        deadline = time.monotonic() + START_SECONDS
+        while mark not in self.log():
+            if time.monotonic() > deadline:
+                raise AssertionError(f"the log of Postfix stays behind: {self.log()[-2000:]}")
+            time.sleep(0.002)
 
     def queue_files(self, *queues: str) -> Iterator[Path]:
         """

@@ -199,6 +199,15 @@ class RunningService:
             if path.is_file()
         )
 
+    def catch_up(self) -> None:
+        """
+        Wait until the log has all that was logged before: it is written before the service turns to what its
+        clients say next.
+        """
+        with socket.create_connection((self.host, self.port), 20) as client:
+            client.shutdown(socket.SHUT_WR)
+            assert client.recv(1) == b"", "an answer to nothing"
+
     def wait_for_log(self, text: str, seconds: float = 20.0) -> str:
         """
         @return: the log, once it contains C{text}.

@@ -111,6 +111,7 @@ class Server:
     @param port: where it takes mail.
     @param sinks: by name.
     @param log: reads its log.
+    @param catch_up: waits for the log, which lags behind.
     @param pending: how many messages are on their way.
     @param held: how many are on hold.
     """
@@ -120,12 +121,14 @@ class Server:
         port: int,
         sinks: Mapping[str, Sink],
         log: Callable[[], str],
+        catch_up: Callable[[], None],
         pending: Callable[[], int],
         held: Callable[[], int],
     ) -> None:
         self._port = port
         self._sinks = sinks
         self._log = log
+        self._catch_up = catch_up
         self._pending = pending
         self._held = held
         self._taken = {name: 0 for name in sinks}
@@ -166,16 +169,18 @@ class Server:
     def _wait(self, case: Case, queue_id: str, logged: int, held: int) -> None:
         """
         Until there is nothing more to come: the message has gone, and the notices that it made, which are
-        queued before it goes; and the log, which lags behind the reply and the queue, says so.
+        queued before it goes; and the log says so.
         """
         deadline = time.monotonic() + WAIT_SECONDS
         while True:
+            pending = self._pending()
+            self._catch_up()
             log = self._log()[logged:]
             gone = set(_REMOVED.findall(log))
             waiting = set(_ACTIVE.findall(log)) - gone
             if queue_id and queue_id not in gone and f"{queue_id}: discard: " not in log:
                 waiting |= {queue_id} if self._held() == held else set()
-            if "disconnect from " in log and not waiting and not self._pending():
+            if not waiting and not pending:
                 return
             if time.monotonic() > deadline:
                 raise AssertionError(
@@ -271,6 +276,7 @@ def postfix(scenario: Scenario) -> Iterator[Server]:
                 peer.port,
                 sinks,
                 peer.log,
+                peer.catch_up,
                 lambda: len(list(peer.queue_files("maildrop", "incoming", "active", "deferred"))),
                 lambda: len(list(peer.queue_files("hold"))),
             )
@@ -303,6 +309,7 @@ def ours(scenario: Scenario) -> Iterator[Server]:
             port,
             sinks,
             service.log_text,
+            service.catch_up,
             lambda: files("incoming", "active", "deferred"),
             lambda: files("hold"),
         )

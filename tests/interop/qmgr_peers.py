@@ -250,17 +250,9 @@ class PostfixSide(Side):
         self.port = self._postfix.port
         self.queue = self._postfix.spool
         self.maillog = self._postfix.maillog
-        self._marks = 0
 
     def catch_up(self) -> None:
-        # postlogd writes what it is told in that order.
-        self._marks += 1
-        mark = f"mark {self._marks} of the test"
-        with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as client:
-            client.settimeout(20)
-            client.connect(str(self.queue / "public" / "postlog"))
-            client.send(mark.encode())
-        wait_until(lambda: mark in self.log(), 20, mark, 0.002)
+        self._postfix.catch_up()
 
     def postqueue(self, *arguments: str) -> None:
         self._postfix.command("postqueue", *arguments)
@@ -306,10 +298,7 @@ class OurSide(Side):
         self._write()
 
     def catch_up(self) -> None:
-        # What is logged is written before the service turns to what its clients say next.
-        with socket.create_connection(("127.0.0.1", self.port), 20) as client:
-            client.shutdown(socket.SHUT_WR)
-            assert client.recv(1) == b"", "an answer to nothing"
+        self._service.catch_up()
 
     def postqueue(self, *arguments: str) -> None:
         self._command("postqueue", *arguments)

@@ -7,13 +7,13 @@ from __future__ import annotations
 import json
 import re
 import socket
-import time
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from qmqpd_tx.admin.listing import ListedMessage, ListedRecipient, as_json, plain
 from qmqpd_tx.netstring import encode
 from tests.peers import PrivatePostfix
+from tests.service import wait_until
 
 
 def send(port: int, content: bytes, sender: bytes, recipients: list[bytes]) -> None:
@@ -52,9 +52,8 @@ class PostqueueTests(SynchronousTestCase):
             )
             send(postfix.port, b"x\n" * 600000, b"a b@src.test", [b"b" * 300 + b"@retry.test"])
             send(postfix.port, b"x\n", b"hold@src.test", [b"b@retry.test"])
-            deadline = time.monotonic() + 30
-            while postfix.log().count("status=deferred") < 10 and time.monotonic() < deadline:
-                time.sleep(0.05)
+            wait_until(lambda: postfix.log().count("status=deferred") == 10, 30, "all attempts")
+            wait_until(lambda: len(list(postfix.queue_files("deferred"))) == 5, 10, "all in deferred")
             held = re.findall(r"(\w+): from=<hold@src.test>", postfix.log())[-1]
             postfix.command("postsuper", "-h", held)
             theirs = postfix.command("postqueue", "-j").decode()

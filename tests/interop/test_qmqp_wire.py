@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 import socket
-import time
 
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
@@ -20,6 +19,7 @@ from qmqpd_tx.qmqp.verp import split_verp
 from tests.interop.qmqp_server import QMQPServerTestCase
 from tests.peers import PrivatePostfix
 from tests.qmqp.packets import RECIPIENT, SENDER, packet
+from tests.service import wait_until
 
 PLAIN = packet()
 BODY = PLAIN.split(b":", 1)[1]
@@ -225,7 +225,13 @@ class WireTests(QMQPServerTestCase):
                 name: normal_reply(await deferToThread(talk, postfix.port, data))
                 for name, data in cases.items()
             }
-            await deferToThread(time.sleep, 0.5)
+            # The first of its connections only waited for it to start.
+            await deferToThread(
+                wait_until,
+                lambda: postfix.log().count("]: disconnect from") > len(cases),
+                20,
+                "all of its log",
+            )
             log = [
                 line.partition("]: ")[2] for line in postfix.log().splitlines() if "postfix/qmqpd[" in line
             ]
@@ -236,7 +242,6 @@ class WireTests(QMQPServerTestCase):
             self.assertEqual((name, ours[name]), (name, theirs[name]))
         for name, (_data, their_reply, our_reply) in DIFFERENT.items():
             self.assertEqual((name, theirs[name], ours[name]), (name, their_reply, our_reply))
-        # The first of Postfix's connections only waited for it to start.
         their_log = dict(zip(cases, normal_lines(log)[-len(cases) :], strict=True))
         our_log = dict(zip(cases, normal_lines(self.lines), strict=True))
         for name in SAME:
