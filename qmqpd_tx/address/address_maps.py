@@ -38,7 +38,8 @@ class AddressTables:
         self, config: IConfig, parameter: str, classes: AddressClasses, open_table: OpenTable
     ) -> None:
         self.parameter = parameter
-        self._tables = TableList(config.string(parameter), parameter, open_table)
+        utf8 = config.boolean("smtputf8_enable")
+        self._tables = TableList(config.string(parameter), parameter, open_table, utf8)
         delimiters = config.string("recipient_delimiter").encode("utf-8", "surrogateescape")
         special = config.boolean("owner_request_special")
         self._lookup = AddressLookup(self._tables, delimiters, classes.is_ours_now, special, either=True)

@@ -14,17 +14,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from attrs import frozen
 
 LINE_LENGTH = 70
-"""The longest line of a rewritten header that holds more than one item."""
+"""The longest line of a rewritten header that holds more than one item; the first one has a byte less."""
 
 _LIST_OF = rb"""(?:\s*+(?:
         (?:"[^"\\]*+"|[^"()<>@,;:\\]++)*<%(address)b>
         |%(address)b
     )?\s*+(?:,|\Z))*"""
-_LOCAL_PART = rb"[A-Za-z0-9!#$&'*+/=?^_`{|}~.-]++"
+_ATOM = rb"[A-Za-z0-9!#$&'*+/=?^_`{|}~-]++"
+_LOCAL_PART = rb"%b(?:\.%b)*" % (_ATOM, _ATOM)
 
 CLEAN = re.compile(
     _LIST_OF % {b"address": _LOCAL_PART + rb"@[A-Za-z0-9-]++(?:\.[A-Za-z0-9-]++)*"}, re.VERBOSE
@@ -54,8 +56,25 @@ _UNQUOTE = re.compile(rb"\\(.)", re.DOTALL)
 MAXIMAL_TOKENS = 10240
 """The default of C{header_address_token_limit}."""
 
-Rewrite = Callable[[bytes], bytes]
-"""Internal form to internal form."""
+Quote = Callable[[bytes], bytes]
+"""Internal form to external form."""
+
+
+class Completer(Protocol):
+    """Makes addresses complete."""
+
+    def rewrite(self, address: bytes) -> bytes:
+        """
+        @param address: in internal form; without a domain it may name one in another way (C{site!user}).
+        @return: complete, in internal form.
+        """
+
+    def complete(self, local: bytes) -> bytes:
+        """
+        @param local: a local part and nothing else, whatever is in it.
+        @return: complete, in internal form.
+        """
+
 
 _Token = tuple[str, bytes]
 _Piece = bytes | int
@@ -72,12 +91,24 @@ class AddressList:
     The addresses in one value.
 
     @ivar addresses: in internal form, in order.
+    @ivar alone: for each, whether it is a local part in quotes and nothing else: an C{@} in it does not
+        count.
     """
 
     addresses: list[bytes]
+    alone: list[bool]
     _texts: list[bytes]
     _items: list[list[_Piece]]
     _changed: bool
+
+    def complete(self, completer: Completer) -> list[bytes]:
+        """
+        @return: the addresses, complete.
+        """
+        return [
+            completer.complete(address) if alone else completer.rewrite(address)
+            for address, alone in zip(self.addresses, self.alone, strict=True)
+        ]
 
     def render(self, name: bytes, addresses: Sequence[bytes]) -> bytes | None:
         """
@@ -96,7 +127,7 @@ class AddressList:
             item = b"".join(addresses[piece] if isinstance(piece, int) else piece for piece in pieces)
             if number < last:
                 item += b","
-            if number and len(lines[-1]) + 1 + len(item) > LINE_LENGTH:
+            if number and len(lines[-1]) + 1 + len(item) > LINE_LENGTH - (len(lines) == 1):
                 lines.append(b"\t" + item)
             else:
                 lines[-1] += b" " + item
@@ -108,6 +139,7 @@ class _Reader:
 
     def __init__(self) -> None:
         self.addresses: list[bytes] = []
+        self.alone: list[bool] = []
         self.texts: list[bytes] = []
         self.changed = False
 
@@ -128,6 +160,11 @@ class _Reader:
             # Where it may end up after rewriting, a line end would end the header.
             internal = internal.replace(b"\n", b" ")
         self.addresses.append(internal)
+        self.alone.append(
+            internal != b""
+            and all(text != b"@" for _, text in tokens)
+            and any(kind == "quoted" or b"\\" in text for kind, text in tokens)
+        )
         self.texts.append(b"".join(text for _, text in tokens))
         return len(self.addresses) - 1
 
@@ -287,19 +324,19 @@ def parse_addresses(value: bytes, limit: int = MAXIMAL_TOKENS) -> AddressList | 
         return None
     if angle:
         return None
-    return AddressList(reader.addresses, reader.texts, items, reader.changed)
+    return AddressList(reader.addresses, reader.alone, reader.texts, items, reader.changed)
 
 
 def complete_addresses(
-    name: bytes, value: bytes, rewrite: Rewrite, quote: Rewrite, limit: int = MAXIMAL_TOKENS
+    name: bytes, value: bytes, completer: Completer, quote: Quote, limit: int = MAXIMAL_TOKENS
 ) -> bytes | None:
     """
     Make the addresses of a header complete.
 
     @param name: the header's name.
     @param value: what follows the colon, without the final newline; may be folded.
-    @param rewrite: from internal form to complete internal form.
-    @param quote: from internal to external form.
+    @param completer: makes them complete.
+    @param quote: writes them.
     @param limit: as in L{parse_addresses}.
     @return: L{None} when nothing changes or the value cannot be read; else the new value with its leading
         space.
@@ -307,4 +344,4 @@ def complete_addresses(
     parsed = parse_addresses(value, limit)
     if parsed is None:
         return None
-    return parsed.render(name, [quote(rewrite(address)) for address in parsed.addresses])
+    return parsed.render(name, [quote(address) for address in parsed.complete(completer)])

@@ -15,7 +15,7 @@ no table's trouble bounces it. Answers to the I{resolve} service of trivial-rewr
      C{sender_dependent_default_transport_maps} comes before C{default_transport}.
   3. The sender's entry in C{sender_dependent_relayhost_maps}, or C{relayhost}, is the nexthop of the relay
      and default classes where their transport names none.
-  4. C{transport_maps} overrides either or both.
+  4. C{transport_maps} overrides either or both, but for virtual alias domains.
   5. C{relocated_maps}, and with C{resolve_reject_unknown_recipients} the recipient tables of the class,
      override all of that.
 
@@ -72,28 +72,27 @@ class _Domain:
     @ivar route: transport and nexthop by its class and transport_maps, for a sender without exceptions.
     @ivar by_class: the same before transport_maps, for an address with its own entry.
     @ivar override: its entry in transport_maps.
+    @ivar mapped: whether transport_maps have a say.
     """
 
     which: AddressClass
     route: Override
     by_class: Override
     override: Override | None
+    mapped: bool
 
 
 def _fold_domain(domain: bytes) -> str:
-    text = domain.decode("utf-8", "surrogateescape")
-    return text.lower() if domain.isascii() else text.casefold()
-
-
-def _default_nexthop(transport: str, domain: bytes) -> str:
-    return UNDELIVERABLE if transport in ("error", "retry") else _fold_domain(domain)
+    # Letters beyond ASCII stay: folded, some of them are another name.
+    return domain.lower().decode("utf-8", "surrogateescape")
 
 
 def _apply(override: Override | None, by_class: Override, domain: bytes) -> Override:
     if override is None:
         return by_class
     if override.transport:
-        return Override(override.transport, override.nexthop or _default_nexthop(override.transport, domain))
+        default = UNDELIVERABLE if override.transport in ("error", "retry") else _fold_domain(domain)
+        return Override(override.transport, override.nexthop or default)
     return Override(by_class.transport, override.nexthop or by_class.nexthop)
 
 
@@ -121,8 +120,9 @@ class _Settings:
             AddressClass.RELAY: parse_route(config.string("relay_transport")),
             AddressClass.DEFAULT: parse_route(config.string("default_transport")),
         }
+        self._smtputf8 = config.boolean("smtputf8_enable")
         self.maps = TransportMaps(
-            TableList(config.string("transport_maps"), "transport_maps", open_table),
+            TableList(config.string("transport_maps"), "transport_maps", open_table, self._smtputf8),
             config.string("recipient_delimiter").encode(),
             "transport_maps" in config.words("parent_domain_matches_subdomains"),
             config.boolean("owner_request_special"),
@@ -149,7 +149,6 @@ class _Settings:
         )
         self._settler = Settler(config, classes)
         self._allow_min_user = config.boolean("allow_min_user")
-        self._smtputf8 = config.boolean("smtputf8_enable")
         self.stable = classes.stable and self.maps.stable
         self._by_sender = bool(self._sender_hosts or self._sender_transports)
         more = self._relocated or self._by_sender or self._recipients is not None
@@ -176,7 +175,7 @@ class _Settings:
                     self.domains.clear()
                 self.domains[domain] = known
         override = known.override
-        if self.maps:
+        if self.maps and known.mapped:
             override = await self.maps.by_address(local, domain) or override
         by_class = known.by_class
         if self._by_sender and known.which in (AddressClass.RELAY, AddressClass.DEFAULT):
@@ -190,20 +189,20 @@ class _Settings:
             table = await self._recipients.missing_from(known.which, address)
             if table is not None:
                 return Route("error", f"{UNKNOWN} in {table}" if self._show_table else UNKNOWN, address)
-        return Route(route.transport, route.nexthop, address)
+        return Route(route.transport, route.nexthop, address, known.which is AddressClass.LOCAL)
 
     async def _domain(self, domain: bytes) -> _Domain:
         which = await self.classes.classify(domain)
         by_class = self._by_class(which, self._transports[which], self._relayhost, domain)
-        override = await self.maps.by_domain(domain) if self.maps else None
-        return _Domain(which, _apply(override, by_class, domain), by_class, override)
+        mapped = which is not AddressClass.ALIAS
+        override = await self.maps.by_domain(domain) if self.maps and mapped else None
+        return _Domain(which, _apply(override, by_class, domain), by_class, override, mapped)
 
     @staticmethod
     def _by_class(which: AddressClass, transport: Override, relayhost: str, domain: bytes) -> Override:
         if which not in (AddressClass.RELAY, AddressClass.DEFAULT):
             relayhost = ""
-        nexthop = transport.nexthop or relayhost or _default_nexthop(transport.transport, domain)
-        return Override(transport.transport, nexthop)
+        return Override(transport.transport, transport.nexthop or relayhost or _fold_domain(domain))
 
     async def _for_sender(self, which: AddressClass, sender: bytes, domain: bytes) -> Override:
         transport = self._transports[which]
@@ -256,8 +255,8 @@ class Router:
         known = settings.domains.get(domain) if at else None
         if known is not None and _PLAIN_LOCAL.fullmatch(local):
             route = known.route
-            if settings.by_domain:
-                return Route(route.transport, route.nexthop, recipient)
+            if settings.by_domain or (settings.maps_now and not known.mapped):
+                return Route(route.transport, route.nexthop, recipient, known.which is AddressClass.LOCAL)
             if settings.maps_now:
                 try:
                     override = settings.maps.by_address_now(local, domain)
@@ -266,7 +265,7 @@ class Router:
                     return now_or_later(self._resolve(sender, recipient))
                 if override is not None:
                     route = _apply(override, known.by_class, domain)
-                return Route(route.transport, route.nexthop, recipient)
+                return Route(route.transport, route.nexthop, recipient, known.which is AddressClass.LOCAL)
         return now_or_later(self._resolve(sender, recipient))
 
     async def _resolve(self, sender: bytes, recipient: bytes) -> Route:

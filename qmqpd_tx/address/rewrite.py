@@ -2,8 +2,9 @@
 Addresses made complete. Pure.
 
 Takes addresses in internal (unquoted) form, as QMQP carries them; gives the same with a domain, without a
-source route, without a final dot. Never raises: what makes no sense as an address stays what it is, and
-bounces later with C{5.1.3}. Answers to the I{rewrite} service of trivial-rewrite(8) (C{append_at_myorigin},
+source route, without a final dot. Where no domain follows, C{!} and C{%} name one, but not in a local part
+that needs quotes. Never raises: what makes no sense as an address stays what it is, and bounces later with
+C{5.1.3}. Answers to the I{rewrite} service of trivial-rewrite(8) (C{append_at_myorigin},
 C{append_dot_mydomain}, C{swap_bangpath}, C{allow_percent_hack}, C{remote_header_rewrite_domain}), watched in
 a running Postfix.
 """
@@ -15,7 +16,7 @@ from typing import Self
 
 from attrs import evolve, frozen
 
-from qmqpd_tx.address.syntax import strip_source_route
+from qmqpd_tx.address.syntax import needs_quotes, strip_source_route
 from qmqpd_tx.interfaces import IConfig
 
 _PLAIN = re.compile(rb"[!-?A-~]+@[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
@@ -82,28 +83,30 @@ class AddressRewriter:
         direct = strip_source_route(address)
         while direct != address:
             address, direct = direct, strip_source_route(direct)
-        if address.endswith(b"@@"):
-            address = address.rstrip(b"@") + b"@"
         local, at, domain = address.rpartition(b"@")
-        if not at:
-            return self._complete(address)
-        if not domain and b"@" in local:
-            return self.rewrite(local)
+        if at:
+            return local + b"@" + self._complete_domain(domain)
+        if not needs_quotes(address):
+            if self.swap_bangpath and b"!" in address:
+                site, _, user = address.partition(b"!")
+                return user + b"@" + self._complete_domain(site)
+            if self.percent_hack and b"%" in address:
+                user, _, site = address.rpartition(b"%")
+                return user + b"@" + self._complete_domain(site)
+        return self.complete(address)
+
+    def complete(self, local: bytes) -> bytes:
+        """
+        @param local: a local part that stands alone, whatever is in it.
+        @return: with C{myorigin}, where that is wanted.
+        """
+        return local + b"@" + self._complete_domain(self.origin) if self.append_origin else local
+
+    def _complete_domain(self, domain: bytes) -> bytes:
         domain = b".".join(label.strip(b" \t") for label in domain.split(b".")).rstrip(b"\\")
         if len(domain) > 1 and domain.endswith(b".") and not domain.endswith(b".."):
             # Who writes the dot means the domain as it stands.
-            return local + b"@" + domain[:-1]
+            return domain[:-1]
         if self.append_domain and domain and b"." not in domain and b"[" not in domain:
             domain += b"." + self.domain
-        return local + b"@" + domain
-
-    def _complete(self, address: bytes) -> bytes:
-        if self.swap_bangpath and b"!" in address:
-            site, _, user = address.partition(b"!")
-            if site and user:
-                return self.rewrite(user + b"@" + site)
-        if self.percent_hack and b"%" in address:
-            user, _, site = address.rpartition(b"%")
-            if site and user:
-                return self.rewrite(user + b"@" + site)
-        return address + b"@" + self.origin if self.append_origin else address
+        return domain

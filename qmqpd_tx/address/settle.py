@@ -1,9 +1,10 @@
 """
 Taking apart addresses that name a way.
 
-Takes a recipient in internal form; gives it complete, and without the domains of this system around another
-address: C{user%other@here}, C{other!user@here} and C{user@other@here} are C{user@other}, where the parameters
-C{allow_percent_hack}, C{swap_bangpath} and C{resolve_dequoted_address} say so. Fails with
+Takes a recipient in internal form, which cleanup(8) has made complete where it could; gives it complete, and
+without the domains of this system around another address: C{user%other@here}, C{other!user@here} and
+C{user@other@here} are C{user@other}, where the parameters C{allow_percent_hack}, C{swap_bangpath} and
+C{resolve_dequoted_address} say so. Fails with
 L{TableError<qmqpd_tx.interfaces.TableError>} when C{mydestination} cannot say. Pure otherwise. Answers to the
 first part of trivial-rewrite(8)'s I{resolve}.
 """
@@ -29,8 +30,9 @@ class Settler:
         self._classes = classes
         self._hostname = config.string("myhostname").encode()
         self._origin = config.string("myorigin").encode()
-        self._parent = config.string("mydomain").encode()
-        self._null_recipient = config.string("empty_address_recipient").encode() + b"@" + self._hostname
+        parent = config.string("mydomain").encode()
+        self._parent = b"." + parent if parent else b""
+        self._null_user = config.string("empty_address_recipient").encode()
         self._append_origin = config.boolean("append_at_myorigin")
         self._append_domain = config.boolean("append_dot_mydomain")
         self._swap_bangpath = config.boolean("swap_bangpath")
@@ -41,49 +43,37 @@ class Settler:
 
     async def settle(self, address: bytes) -> bytes:
         """
-        Each turn makes the address shorter, or gives it the domain that it lacks, once.
+        Each turn makes the address shorter, or gives it the domain that it lacks.
 
         @raise TableError: C{mydestination} cannot say.
         """
         address = strip_source_route(address)
         if not address:
-            return self._null_recipient
-        completed = False
+            return self._null_user + b"@" + self._hostname
+        # Domains within the local part are the ones that cleanup(8) has not completed.
+        inner = False
         while True:
             local, at, domain = address.rpartition(b"@")
             if not at:
-                if (unrouted := self._unroute(address)) is not None:
-                    address = unrouted
-                    continue
-                if completed:
-                    return address
-                completed = True
-                address += b"@" + (self._origin if self._append_origin else self._hostname)
+                origin = self._origin if self._append_origin else self._hostname
+                address, inner = self._unroute(address) or address + b"@" + origin, True
                 continue
             if len(domain) > 1 and domain.endswith(b"."):
+                # Who writes the dot means the domain as it stands.
                 domain = domain[:-1]
-            if not domain:
-                if b"@" in local:
-                    address = local
-                    continue
-                if not self._null_domain:
-                    return address
-                domain = self._hostname
             elif self._numeric_domain and numeric_domain(domain):
-                domain = b"[" + (b"IPv6:" if b":" in domain else b"") + domain + b"]"
-            elif self._append_domain and self._parent and b"." not in domain and domain[:1] != b"[":
-                domain += b"." + self._parent
-            address = local + b"@" + domain
-            if not (_ROUTING.search(local) and await self._classes.is_local(domain)):
-                return address
-            if needs_quotes(local) and not self._dequoted:
-                return address
-            if b"@" in local:
-                address = local
-                continue
-            if (unrouted := self._unroute(local)) is None:
-                return address
-            address = unrouted
+                return local + b"@[" + (b"IPv6:" if b":" in domain else b"") + domain + b"]"
+            elif inner and self._append_domain and domain and b"." not in domain and domain[:1] != b"[":
+                domain += self._parent
+            within = self._unroute(local)
+            if within is None or (domain and not await self._classes.is_local(domain)):
+                break
+            address, inner = within, True
+        if not local and (await self._classes.is_local(domain) if domain else self._null_domain):
+            local = self._null_user
+        if not domain and self._null_domain:
+            domain = self._hostname
+        return local + b"@" + domain
 
     def _unroute(self, local: bytes) -> bytes | None:
         """
@@ -91,6 +81,10 @@ class Settler:
 
         @return: the address, or L{None} when the local part names no site.
         """
+        if not _ROUTING.search(local) or (needs_quotes(local) and not self._dequoted):
+            return None
+        if b"@" in local:
+            return local
         if self._swap_bangpath and b"!" in local:
             site, _, user = local.partition(b"!")
             return user + b"@" + site

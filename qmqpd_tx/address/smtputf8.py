@@ -84,12 +84,12 @@ def bad_encoding(address: bytes, enabled: bool) -> bool:
 
     @param address: complete.
     @param enabled: C{smtputf8_enable}: then it has to be UTF-8, and its domain a name that the DNS could
-        have; otherwise its domain has to be ASCII, and the rest does not matter.
+        have; otherwise, and in an address literal, its domain has to be ASCII, and the rest does not matter.
     """
     if address.isascii():
         return False
     domain = address.rpartition(b"@")[2] if b"@" in address else b""
-    if not enabled:
+    if not enabled or domain.startswith(b"["):
         return not domain.isascii()
     try:
         address.decode("utf-8")

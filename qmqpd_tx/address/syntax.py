@@ -16,6 +16,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 _DOT_STRING = re.compile(
     rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\xff-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\xff-]+)*"
 )
+_SOURCE_ROUTE = re.compile(rb'@(?:\[[^]"]*\]|[^:"[])*:(?!\Z)')
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 _LABELS = re.compile(
     rb"(?!-)[A-Za-z0-9_\x80-\xff-]{1,63}(?<!-)(?:\.(?!-)[A-Za-z0-9_\x80-\xff-]{1,63}(?<!-))*"
@@ -40,10 +41,8 @@ def strip_source_route(address: bytes) -> bytes:
     """
     @return: the address without C{@site,@site:} (RFC 5321 appendix C).
     """
-    if address.startswith(b"@"):
-        route, colon, rest = address.partition(b":")
-        if colon and rest and b'"' not in route:
-            return rest
+    if address.startswith(b"@") and (route := _SOURCE_ROUTE.match(address)):
+        return address[route.end() :]
     return address
 
 
@@ -122,15 +121,21 @@ def valid_hostname(name: bytes) -> bool:
 def literal_address(domain: bytes) -> IPv4Address | IPv6Address | None:
     """
     @param domain: C{[192.0.2.1]} or C{[IPv6:2001:db8::1]}.
-    @return: the address, or L{None} when this is no valid address literal.
+    @return: the address, or L{None} when this is no valid address literal. An IPv4 address that is written as
+        an IPv6 address is the IPv4 address.
     """
     if not (domain.startswith(b"[") and domain.endswith(b"]") and domain.isascii()):
         return None
     text = domain[1:-1].decode("ascii")
     try:
         if text[:5].lower() == "ipv6:":
-            return IPv6Address(text[5:])
-        return IPv4Address(text)
+            address = IPv6Address(text[5:])
+            # A zone means nothing to another host, and C{::} is no shorter than one group at either end.
+            if "%" in text or text.count(":", 5) > (6 if "." in text else 7):
+                return None
+            return address.ipv4_mapped or address
+        legacy = IPv4Address(text)
+        return None if text.startswith("0.") and int(legacy) else legacy
     except ValueError:
         return None
 

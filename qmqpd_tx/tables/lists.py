@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 
 from qmqpd_tx.tables.interface import ILookupTable
 from qmqpd_tx.tables.keeper import Tables, open_table
-from qmqpd_tx.tables.words import ReadFile, read_file, split_words
+from qmqpd_tx.tables.words import ReadFile, is_utf8, read_file, split_words
 
 OpenTable = Callable[[str, str], ILookupTable]
 """Takes C{type:name} and the parameter on behalf of which it is opened."""
@@ -40,12 +40,17 @@ class TableList:
     @param value: the parameter's text, as in C{texthash:/etc/x, inline:{ {a = b} }}.
     @param parameter: its name, for messages.
     @param open_table: opens one table for a parameter.
+    @param utf8: C{smtputf8_enable}, for tables of addresses: whether a key that is not UTF-8 is for tables
+        with fixed keys only.
     @raise ConfigError: one of them cannot be opened.
     """
 
-    __slots__ = ("immediate", "stable", "tables")
+    __slots__ = ("_utf8", "immediate", "stable", "tables")
 
-    def __init__(self, value: str, parameter: str, open_table: OpenTable = open_table) -> None:
+    def __init__(
+        self, value: str, parameter: str, open_table: OpenTable = open_table, utf8: bool = False
+    ) -> None:
+        self._utf8 = utf8
         self.tables = [open_table(word, parameter) for word in split_words(value)]
         self.immediate: bool = all(table.immediate for table in self.tables)
         self.stable: bool = all(table.stable for table in self.tables)
@@ -61,8 +66,9 @@ class TableList:
         @return: the first value found, or L{None}.
         @raise TableError: a table could not say.
         """
+        fixed_only = partial or (self._utf8 and not key.isascii() and not is_utf8(key))
         for table in self.tables:
-            if partial and not table.fixed_keys:
+            if fixed_only and not table.fixed_keys:
                 continue
             value: bytes | None = table.lookup(key)
             if value is not None:
@@ -73,8 +79,9 @@ class TableList:
         """
         As L{lookup_now}, with any tables. Does not suspend when the answer is there at once.
         """
+        fixed_only = partial or (self._utf8 and not key.isascii() and not is_utf8(key))
         for table in self.tables:
-            if partial and not table.fixed_keys:
+            if fixed_only and not table.fixed_keys:
                 continue
             value = table.lookup(key)
             if isinstance(value, Deferred):

@@ -31,6 +31,17 @@ def decode(value: bytes) -> str:
     return value.decode("utf-8", "surrogateescape")
 
 
+def is_utf8(key: bytes) -> bool:
+    """
+    @return: whether these bytes are text.
+    """
+    try:
+        key.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def fold(key: bytes) -> bytes:
     """
     Fold a fixed lookup key as Postfix does: ASCII to lower case, valid UTF-8 to its case folding.

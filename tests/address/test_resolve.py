@@ -118,6 +118,101 @@ class RouterTests(SynchronousTestCase):
             (b"any@gone.test", "error", text + "the beach"),
         )
 
+    def test_alias_domain(self) -> None:
+        """Nobody but its aliases is known in a virtual alias domain, whatever transport_maps say."""
+        settings = (
+            "virtual_alias_domains = va.test\nrelocated_maps = {}\n"
+            "transport_maps = inline:{{ {{u@va.test = slow:}}, {{va.test = slow:}}, {{* = smtp:[hub]}} }}\n"
+        )
+        unknown = "5.1.1 User unknown in virtual alias table"
+        for maps in ("", "inline:{m@va.test=there}"):
+            self.check(
+                router(settings.format(maps)),
+                (b"u@va.test", "error", unknown),
+                (b"v@va.test", "error", unknown),
+                (b"u@b.test", "smtp", "[hub]"),
+            )
+        self.check(
+            router("virtual_alias_domains = va.test\ntransport_maps = fail:x\n"),
+            (b"u@va.test", "error", unknown),
+        )
+
+    def test_other_letters(self) -> None:
+        """Upper and lower case beyond ASCII stay, so that a name does not become another one."""
+        for domain in ("straße.test", "ΒΌΛΟΣ.test", "Jö.test"):
+            expected = domain.replace("J", "j")
+            self.check(router(), (f"u@{domain}".encode(), "smtp", expected))
+
+    def test_error_by_class(self) -> None:
+        """An error by class without a text says the domain; one by transport_maps has a sentence."""
+        settings = (
+            "mydestination = relay.test\nlocal_transport = error\ndefault_transport = retry:\n"
+            "transport_maps = inline:{ {e.test = error:}, {k.test = :} }\n"
+        )
+        self.check(
+            router(settings),
+            (b"u@relay.test", "error", "relay.test"),
+            (b"u@a.test", "retry", "a.test"),
+            (b"u@k.test", "retry", "k.test"),
+            (b"u@e.test", "error", "Address is undeliverable"),
+        )
+
+    def test_dot_protects(self) -> None:
+        """mydomain is appended to what is taken out of a local part, but not after a final dot."""
+        subject = router("mydestination = relay.test\nappend_dot_mydomain = yes\nmydomain = my.test\n")
+        for given_, recipient in (
+            (b"u@h", b"u@h"),
+            (b"u%h@relay.test", b"u@h.my.test"),
+            (b"u%h.@relay.test", b"u@h"),
+            (b"h.!u@relay.test", b"u@h"),
+            (b"u@h.@relay.test", b"u@h"),
+        ):
+            domain = recipient.partition(b"@")[2].decode()
+            self.assertEqual(subject.resolve(b"", given_), Route("smtp", domain, recipient))
+
+    def test_empty_parts(self) -> None:
+        """An empty domain around an address is ours, and an empty local part at home is the mail system."""
+        subject = router("mydestination = relay.test, home.test\nempty_address_recipient = nobody\n")
+        for given_, route in (
+            (b"@home.test", Route("local", "relay.test", b"nobody@home.test")),
+            (b"@a.test", Route("smtp", "a.test", b"@a.test")),
+            (b"u@a.test@", Route("smtp", "a.test", b"u@a.test")),
+            (b"u%a.test@", Route("smtp", "a.test", b"u@a.test")),
+            (b"u@", Route("error", "5.1.3 bad address syntax", b"u@")),
+        ):
+            self.assertEqual(subject.resolve(b"", given_), route)
+        subject = router("mydestination = relay.test\nresolve_null_domain = yes\n")
+        for given_, recipient in ((b"u@", b"u@relay.test"), (b"@", b"MAILER-DAEMON@relay.test")):
+            self.assertEqual(subject.resolve(b"", given_), Route("local", "relay.test", recipient))
+
+    def test_numeric_domain(self) -> None:
+        """An address without brackets gets them, and what stands before it is left alone."""
+        subject = router("mydestination = relay.test\nresolve_numeric_domain = yes\n")
+        for given_, route in (
+            (b"u%a@127.0.0.1", Route("local", "relay.test", b"u%a@[127.0.0.1]")),
+            (b"u@192.0.2.1", Route("smtp", "[192.0.2.1]", b"u@[192.0.2.1]")),
+            (b"u@2001:db8::1", Route("local", "relay.test", b"u@[IPv6:2001:db8::1]")),
+        ):
+            self.assertEqual(subject.resolve(b"", given_), route)
+
+    def test_before_a_literal(self) -> None:
+        """There a local part may be any bytes."""
+        self.check(router(), (b"\xff@[192.0.2.1]", "smtp", "[192.0.2.1]"))
+
+    def test_patterns_are_for_text(self) -> None:
+        """With SMTPUTF8 a pattern is not asked for an address that is not UTF-8."""
+        path = Path(self.mktemp()).absolute()
+        path.write_text("/./ hub\n")
+        for settings, sender, nexthop in (
+            (f"regexp:{path}", b"\xff@b.test", "a.test"),
+            (f"unionmap:{{regexp:{path}}}", b"\xff@b.test", "a.test"),
+            (f"regexp:{path}", b"\xc3\xb6@b.test", "hub"),
+            (f"regexp:{path}\nsmtputf8_enable = no", b"\xff@b.test", "hub"),
+            ("static:hub", b"\xff@b.test", "hub"),
+        ):
+            subject = router(f"sender_dependent_relayhost_maps = {settings}\n")
+            self.assertEqual(subject.resolve(sender, b"u@a.test"), Route("smtp", nexthop, b"u@a.test"))
+
     def test_unknown_alias(self) -> None:
         """The table's name is told or not."""
         settings = "virtual_alias_domains = va.test\nshow_user_unknown_table_name = no\n"

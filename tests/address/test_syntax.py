@@ -4,6 +4,8 @@ Addresses: parts, quotes, extensions, validity.
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -18,6 +20,7 @@ from qmqpd_tx.address import (
     valid_hostname,
     valid_literal,
 )
+from qmqpd_tx.address.syntax import literal_address, strip_source_route
 
 
 class SyntaxTests(SynchronousTestCase):
@@ -47,6 +50,21 @@ class SyntaxTests(SynchronousTestCase):
             ("\u00e9@x".encode(), "\u00e9@x".encode()),
         ):
             self.assertEqual(quote_address(internal), external)
+
+    def test_source_route(self) -> None:
+        """The sites before the colon go; one that is an IPv6 literal has colons of its own."""
+        for address, direct in (
+            (b"@a.test:u@b.test", b"u@b.test"),
+            (b"@a.test,@b.test:u@c.test", b"u@c.test"),
+            (b"@[IPv6:::1]:u@b.test", b"u@b.test"),
+            (b"@[IPv6:::1],@a.test:u:v@b.test", b"u:v@b.test"),
+            (b"@a:@b:u@c.test", b"@b:u@c.test"),
+            (b"@a.test:", b"@a.test:"),
+            (b"@a.test", b"@a.test"),
+            (b'@"a:b"@c.test', b'@"a:b"@c.test'),
+            (b"u:v@a.test", b"u:v@a.test"),
+        ):
+            self.assertEqual(strip_source_route(address), direct)
 
     @given(st.binary(max_size=30))
     def test_quote_round_trip(self, local: bytes) -> None:
@@ -90,10 +108,22 @@ class SyntaxTests(SynchronousTestCase):
 
     def test_literal(self) -> None:
         """Address literals are in brackets, and IPv6 ones say so."""
-        for good in (b"[192.0.2.1]", b"[IPv6:::1]", b"[ipv6:2001:db8::1]"):
+        for good in (
+            b"[192.0.2.1]", b"[0.0.0.0]", b"[IPv6:::1]", b"[IPv6:::]", b"[ipv6:2001:db8::1]",
+            b"[IPv6:1:2:3:4:5:6::]", b"[IPv6:1:2:3::5:6:7:8]", b"[IPv6:1:2:3:4:5::192.0.2.1]",
+        ):  # fmt: skip
             self.assertTrue(valid_literal(good), good)
-        for bad in (b"[::1]", b"[1.2.3]", b"192.0.2.1", b"[192.0.2.1", b"[]", b"[IPv6:1]", b"[\xff]"):
+        for bad in (
+            b"[::1]", b"[1.2.3]", b"192.0.2.1", b"[192.0.2.1", b"[]", b"[IPv6:1]", b"[\xff]",
+            b"[0.1.1.1]", b"[192.0.2.01]", b"[IPv6:fe80::1%lo]", b"[IPv6:1:2:3:4:5:6:7::]",
+            b"[IPv6:::2:3:4:5:6:7:8]", b"[IPv6:::2:3:4:5:6:192.0.2.1]",
+        ):  # fmt: skip
             self.assertFalse(valid_literal(bad), bad)
+
+    def test_mapped(self) -> None:
+        """An IPv4 address in IPv6 form is the IPv4 address."""
+        for domain in (b"[192.0.2.1]", b"[IPv6:::ffff:192.0.2.1]", b"[IPv6:0:0:0:0:0:ffff:c000:201]"):
+            self.assertEqual(literal_address(domain), IPv4Address("192.0.2.1"))
 
     def test_address(self) -> None:
         """A whole address: domain, length, control characters."""

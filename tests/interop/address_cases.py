@@ -158,6 +158,7 @@ CONFIGURATIONS: Mapping[str, Mapping[str, str]] = {
     "owner": {"recipient_delimiter": "-", "canonical_maps": _TABLE, "owner_request_special": "no"},
     "ownerspecial": {"recipient_delimiter": "-", "canonical_maps": _TABLE},
     "dotted": {**_BASE, "append_dot_mydomain": "yes", "mydomain": "my.test"},
+    "parent": {**_BASE, "myorigin": "h", "append_dot_mydomain": "yes", "mydomain": "my.test"},
     "originless": {
         **_BASE,
         "append_at_myorigin": "no",
@@ -260,6 +261,14 @@ COMPLETION = [
     *_recipients("dotted", b"u@", b"u@h..", b"@h", b"", b"@h:u@k"),
     *_one("originless", *b"bare bare2 q@x.test other user@home.test a!b".split()),
     *_one("unswapped", *b"a!b a%b a!b@c a%b!c".split()),
+    # What needs quotes names no site.
+    *_recipients("none", b"q u!c", b"q u%c", b"a,b!c", b"c%[1.2.3.4]", b"[x]!c", b"c!a..b", b".a!c", b"a%b."),
+    *_recipients("none", b'"q"!c', b"a\\!b"),
+    *_recipients("originless", b"q u!c", b"a,b%c", b"c!d"),
+    *_one("none", *b"a% a! !a %a % !".split()),
+    *_recipients("none", b"a@b@", b"a@@", b"@@", b"a@b@@"),
+    *_one("parent", *b"a a!b a%b a@k a@k.".split(), b""),
+    *_recipients("parent", b"q u!c"),
     AddressCase("null", b"", (b"",), (b"From: <>", b"To: <>", b"Cc: foo")),
     AddressCase("null", b"mailer-daemon", (b"mailer-daemon",), (b"From: mailer-daemon", b"Cc: ")),
     AddressCase("null", b"MAILER-DAEMON@origin.test", (b"MAILER-DAEMON@origin.test",)),
@@ -428,6 +437,7 @@ COPIES = [
 
 KNOWN = [
     *_recipients("virtual", b"z@first.test"),
+    *_recipients("none", b'a@"x".test', b"a@x\\.test", b"a@[192.0.2.1", b"@[IPv6:::1]:a@b.test"),
     *_headers("none", b"@h:u@k", b"a@x.test; foo", b"<foo", b"foo>"),
 ]
 """Where we mean to differ; see docs/differences."""

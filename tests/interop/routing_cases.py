@@ -333,9 +333,157 @@ CASES: Mapping[str, Case] = {
         ("u@e.test", "u@rel.test", "u@relay.test"),
         ("", "u@known.test", "u@a.test"),
     ),
+    "virtual alias domains are not overridden": Case(
+        {
+            "virtual_alias_domains": "va.test, vb.test",
+            "transport_maps": "inline:{{ {{va.test=slow:}}, {{u@vb.test=:x}}, {{*=smtp:[hub]}} }}",
+            "relocated_maps": "inline:{{ {{moved@va.test=there}} }}",
+            "mydestination": "relay.test",
+        },
+        ("u@va.test", "u@vb.test", "x@vb.test", "moved@va.test", "u@e.test"),
+    ),
+    "nor deferred": Case(
+        {"virtual_alias_domains": "va.test", "transport_maps": "fail:x"}, ("u@va.test", "u@e.test")
+    ),
+    "errors by class": Case(
+        {
+            "local_transport": "error",
+            "relay_transport": "error:",
+            "virtual_transport": "retry",
+            "default_transport": "retry:",
+            "relay_domains": "rel.test",
+            "virtual_mailbox_domains": "vmb.test",
+            "mydestination": "relay.test",
+            "sender_dependent_default_transport_maps": "inline:{{ {{@a.test=error}} }}",
+            "transport_maps": "inline:{{ {{keep.test=:}}, {{err.test=error:}}, {{retry.test=retry}} }}",
+        },
+        (
+            "u@relay.test",
+            "u@Rel.test",
+            "u@vmb.test",
+            "u@Keep.test",
+            "u@err.test",
+            "u@retry.test",
+            "u@e.test",
+        ),
+        ("", "u@a.test"),
+    ),
+    "final dots, and an origin without dots": Case(
+        {
+            "append_dot_mydomain": "yes",
+            "mydomain": "my.test",
+            "myorigin": "h",
+            "mydestination": "relay.test, here.my.test",
+        },
+        (
+            "a",
+            "a b!c",
+            "a@k",
+            "a@k.",
+            "a%k@relay.test",
+            "a%k.@relay.test",
+            "k!a@relay.test",
+            "k.!a@relay.test",
+            "a@k@relay.test",
+            "a@k.@relay.test",
+            "a%k@here",
+            "a%k@here.",
+            "k!a@b!c@relay.test",
+            "a%b.",
+        ),
+    ),
+    "literals": Case(
+        {"mydestination": "relay.test"},
+        (
+            "a@[0.0.0.0]",
+            "a@[0.1.1.1]",
+            "a@[IPv6:::ffff:127.0.0.1]",
+            "a@[IPv6:::ffff:7f00:1]",
+            "a@[IPv6:::ffff:127.0.0.2]",
+            "a%b@[IPv6:::ffff:7f00:1]",
+            "a@[IPv6:::127.0.0.1]",
+            "a@[IPv6:1:2:3:4:5:6:7::]",
+            "a@[IPv6:::2:3:4:5:6:7:8]",
+            "a@[IPv6:::2:3:4:5:6:1.2.3.4]",
+            "a@[IPv6:1:2:3::5:6:7:8]",
+            "a@[IPv6:1:2:3:4:5::1.2.3.4]",
+            "a@[IPv6:fe80::1%lo]",
+        ),
+    ),
+    "numeric domains": Case(
+        {"mydestination": "relay.test", "resolve_numeric_domain": "yes"},
+        ("a%b@127.0.0.1", "b!a@127.0.0.1", "a@b@127.0.0.1", "a%127.0.0.1@relay.test", "a%b@1.2.3.4"),
+    ),
+    "empty parts": Case(
+        {"mydestination": "relay.test, home.test", "empty_address_recipient": "nobody"},
+        ("@home.test", "@x.test", "a%", "a!", "%a", "a@b@", "a@@", "@", "@@", "a%b@", "a!b@", "a@b%c@"),
+    ),
+    "empty parts, null domains resolved": Case(
+        {"mydestination": "home.test", "resolve_null_domain": "yes"}, ("a@", "@", "a%b@", "a@b@", "a@@", "a%")
+    ),
+    "empty parts, quotes kept": Case(
+        {"mydestination": "home.test", "resolve_dequoted_address": "no"}, ("a@b@", "a@b@@", "a%b@", "a b%c@")
+    ),
+    "names in quotes": Case(
+        {"mydestination": "relay.test, origin.test", "myorigin": "origin.test"},
+        ("q u!c", "a,b!c", "c%[1.2.3.4]", "c!a..b", ".a!c"),
+    ),
+    "names in quotes, kept, without origin": Case(
+        {"append_at_myorigin": "no", "resolve_dequoted_address": "no", "mydestination": ""},
+        ("a b%c.test", "c.test!a b", "a"),
+    ),
+    "other letters": Case(
+        {"mydestination": "relay.test"},
+        ("a@stra\u00dfe.test", "a@STRA\u00dfE.test", "a@\u0392\u03a3.test", "a@J\u00f6.test"),
+    ),
     "no transport by sender": Case(
         {"sender_dependent_default_transport_maps": "inline:{{ {{@a.test=:hop}} }}", "mydestination": ""},
         ("u@e.test",),
         ("u@a.test", "u@b.test"),
+    ),
+    "alias domains have no other route": Case(
+        {
+            "transport_maps": "inline:{{ {{*=smtp:[hub]}}, {{u@va.test=slow:x}}, {{+u2@va.test=slow:}} }}",
+            "virtual_alias_domains": "va.test",
+            "mydestination": "",
+        },
+        ("u@va.test", "u2@va.test", "nobody@va.test", "u@e.test"),
+    ),
+    "letters that other letters stand for": Case(
+        {"mydestination": ""}, ("a@stra\u00dfe.test", "a@\u03a3\u03c2.test", "a@\u017f.test")
+    ),
+    "error without a reason": Case(
+        {
+            "local_transport": "error",
+            "virtual_transport": "error:",
+            "relay_transport": "retry:",
+            "default_transport": "error",
+            "mydestination": "loc.test",
+            "virtual_mailbox_domains": "vmb.test",
+            "relay_domains": "rel.test",
+            "transport_maps": (
+                "inline:{{ {{e1.test=:}}, {{e2.test=error:}}, {{e3.test=:hop}}, {{e4.test=error}} }}"
+            ),
+        },
+        tuple(f"u@{name}.test" for name in ("Loc", "Vmb", "Rel", "Def", "e1", "e2", "e3", "e4")),
+    ),
+    "error without a reason, by sender": Case(
+        {"sender_dependent_default_transport_maps": "static:error", "mydestination": ""},
+        ("u@E.test",),
+        ("", "s@a.test"),
+    ),
+    "error without a reason, with a relay host": Case(
+        {"default_transport": "error", "relayhost": "[hub]", "mydestination": ""}, ("u@e.test",)
+    ),
+    "final dots": Case(
+        {"append_dot_mydomain": "yes", "mydomain": "my.test", "mydestination": "home.test"},
+        (
+            *("a@h", "a@h.", "a%h@home.test", "a%h.@home.test", "h.!a@home.test", "h!a@home.test"),
+            *("a@h.@home.test", "a@h@home.test", "a%h", "a%h."),
+        ),
+    ),
+    "quoted, without a domain": Case(
+        {"append_at_myorigin": "no", "mydestination": "home.test"},
+        ("a b%vmb.test", "a%vmb.test", "vmb.test!a b", "vmb.test!a", "a,b%home.test"),
     ),
 }
