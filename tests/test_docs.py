@@ -210,7 +210,11 @@ class ConfigurationTests(SynchronousTestCase):
             files[name] = content.replace(PLACE, str(self.folder))
             if name.startswith(PLACE):
                 Path(name.replace(PLACE, str(self.folder))).write_text(content)
-        main = f"myhostname = mx.example.org\nqueue_directory = {self.folder}\n" + files.get("main.cf", "")
+        main = files.get("main.cf", "")
+        for line in ("myhostname = mx.example.org\n", f"queue_directory = {self.folder}\n"):
+            # What is shown must not be set twice.
+            if f"\n{line.partition('=')[0]}=" not in "\n" + main:
+                main = line + main
         config = config_from_text(main, files.get("master.cf"))
         self.assertEqual(config.warnings(), [], block)
         tables = Tables(Clock(), setting=config.string)

@@ -12,15 +12,8 @@ import re
 from collections.abc import Callable, Iterator
 
 from qmqpd_tx.interfaces import ConfigError
-from qmqpd_tx.tables.texthash import ENTRY
-from qmqpd_tx.tables.words import decode, logical_lines, split_words
-
-
-def shown(data: bytes, length: int = 200) -> str:
-    """
-    @return: a piece of a line, for a message.
-    """
-    return "".join(char if char.isprintable() else "?" for char in data[:length].decode("utf-8", "replace"))
+from qmqpd_tx.tables.texthash import read_lines
+from qmqpd_tx.tables.words import decode, split_words
 
 
 def read_entries(
@@ -34,32 +27,14 @@ def read_entries(
     @param warn: takes a warning.
     @return: line number, key and value of each entry, not folded.
     """
-    for number, line in logical_lines(data):
-        where = f"{path}, line {number}"
-        # What comes after a NUL is not there for Postfix, and nothing good.
-        line = line.partition(b"\0")[0].rstrip()
-        if utf8 and not _is_utf8(line):
-            warn(f'{where}: non-UTF-8 input "{shown(line)}" -- ignoring this line')
-        elif line[:1].isspace():
-            warn(f'{path}: logical line must not start with whitespace: "{shown(line)}"')
-        else:
-            match = ENTRY.fullmatch(line)
-            if match is None:
-                warn(f"{where}: unbalanced '\"' in '{shown(line)}' -- ignoring this line")
+    for number, key, value in read_lines(data, path, utf8, warn):
+        if files:
+            try:
+                value = encoded_files(decode(value))
+            except ConfigError as error:
+                warn(f"{path}, line {number}: {error}: skipping this entry")
                 continue
-            key, value = match.groups()
-            if not value:
-                warn(f"{where}: expected format: key whitespace value")
-                continue
-            if key.endswith(b":"):
-                warn(f'{where}: record is in "key: value" format; is this an alias file?')
-            if files:
-                try:
-                    value = encoded_files(decode(value))
-                except ConfigError as error:
-                    warn(f"{where}: {error}: skipping this entry")
-                    continue
-            yield number, key, value
+        yield number, key, value
 
 
 def encoded_files(names: str) -> bytes:
@@ -76,14 +51,6 @@ def encoded_files(names: str) -> bytes:
         except OSError as error:
             raise ConfigError(f"open {name}: {error.strerror}") from None
     return base64.b64encode(b"\n".join(parts))
-
-
-def _is_utf8(line: bytes) -> bool:
-    try:
-        line.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def message_keys(data: bytes, headers: bool, body: bool) -> Iterator[bytes]:

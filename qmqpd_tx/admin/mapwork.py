@@ -24,7 +24,7 @@ from twisted.internet.epollreactor import EPollReactor
 from twisted.python.failure import Failure
 
 from qmqpd_tx.admin.context import Exit, FatalError
-from qmqpd_tx.admin.mapfile import message_keys, read_entries, shown
+from qmqpd_tx.admin.mapfile import message_keys, read_entries
 from qmqpd_tx.config.model import Config
 from qmqpd_tx.eager import now_or_later
 from qmqpd_tx.tables.building import Draft
@@ -33,10 +33,14 @@ from qmqpd_tx.tables.interface import ILookupTable, ISequenceTable, ITableBuilde
 from qmqpd_tx.tables.keeper import Tables
 from qmqpd_tx.tables.limits import seconds
 from qmqpd_tx.tables.registry import find_kind, supported_types
+from qmqpd_tx.tables.wording import printable
 from qmqpd_tx.tables.words import fold
 
 FILES = frozenset({"btree", "cdb", "cidr", "hash", "lmdb", "pcre", "regexp", "texthash"})
 """The kinds whose name is a path, which on the command line may be relative."""
+
+RULES = frozenset({"cidr", "pcre", "regexp"})
+"""The kinds whose name may be the content of the table, in braces."""
 
 
 @frozen(slots=True, kw_only=True)
@@ -116,6 +120,8 @@ class TableCommand:
         if kind == "proxy":
             inner, colon, rest = name.partition(":")
             return f"{inner}{colon}{self._path(inner, rest)}"
+        if kind in RULES and name.startswith("{"):
+            return name
         if kind in FILES or (kind in ("sqlite", "pgsql") and name.startswith(".")):
             return os.path.abspath(name)
         return name
@@ -124,8 +130,16 @@ class TableCommand:
         kind, _, path = self._full(table)
         if self._tables is None:
             self._reactor = EPollReactor()  # type: ignore[no-untyped-call]
-            self._tables = Tables(reactor=self._reactor, setting=self._config.setting)
+            self._tables = Tables(reactor=self._reactor, setting=self._setting)
         return self._tables.open(f"{kind}:{path}", "postmap")
+
+    def _setting(self, name: str) -> str:
+        """
+        @return: what is configured; but whether to ask for UTF-8 the command line says.
+        """
+        if name == "smtputf8_enable":
+            return "yes" if self._options.utf8 else "no"
+        return self._config.setting(name)
 
     # --- looking up ---
 
@@ -181,7 +195,7 @@ class TableCommand:
         for name in tables:
             table = self._open(name)
             if self._options.utf8 and not _is_utf8(key):
-                warn(f'{table.name}: non-UTF-8 key "{shown(key)}": malformed UTF-8 or invalid codepoint')
+                warn(f'{table.name}: non-UTF-8 key "{printable(key)}": malformed UTF-8 or invalid codepoint')
                 continue
             value = self._lookup(table, key)
             if isinstance(value, Deferred):
@@ -203,7 +217,7 @@ class TableCommand:
                 return base64.b64decode(value, validate=True)
             except binascii.Error:
                 raise fatal(
-                    f"{table.name}: key {shown(key)}: the value is not base64; leave -F out"
+                    f"{table.name}: key {printable(key)}: the value is not base64; leave -F out"
                 ) from None
         return value
 
@@ -277,7 +291,7 @@ class TableCommand:
                 folded = options.folded(key)
                 if not options.replace and writer.has(folded):
                     if not options.skip:
-                        warn(f'{builder.label(name)}: duplicate entry: "{shown(folded)}"')
+                        warn(f'{builder.label(name)}: duplicate entry: "{printable(folded)}"')
                 else:
                     writer.put(folded, value)
         except BaseException:

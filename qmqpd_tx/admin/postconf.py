@@ -19,7 +19,7 @@ from attrs import evolve
 
 from qmqpd_tx.admin.context import CommandError, Exit, default_config_dir
 from qmqpd_tx.config.host import Host
-from qmqpd_tx.config.load import checked, load_raw, raw_from_text
+from qmqpd_tx.config.load import checked, load_raw
 from qmqpd_tx.config.raw import RawConfig
 from qmqpd_tx.config.show import Layout, Shown, Which, plain, show_parameters, show_services
 from qmqpd_tx.interfaces import ConfigError
@@ -81,12 +81,10 @@ def _directory(ctx: click.Context) -> Path:
 
 
 def _load(directory: Path, overrides: Sequence[str], defaults_only: bool) -> RawConfig:
-    host = evolve(Host.here(), process_name="postconf")
-    main_cf = directory / "main.cf"
-    if defaults_only and not main_cf.exists():
-        # Defaults can be shown where nothing is configured yet.
-        return raw_from_text("", directory=str(directory), host=host)
-    config = load_raw(main_cf, host)
+    # Defaults can be shown where nothing is configured yet, or nothing that makes sense.
+    config = load_raw(
+        directory / "main.cf", evolve(Host.here(), process_name="postconf"), defaults=defaults_only
+    )
     pairs = {}
     for override in overrides:
         name, equals, value = override.partition("=")

@@ -21,11 +21,11 @@ from twisted.logger import ILogObserver, LogLevel, formatEvent, globalLogPublish
 from zope.interface import provider
 
 from qmqpd_tx.admin.context import Context, Exit, default_config_dir
-from qmqpd_tx.admin.mapfile import shown
 from qmqpd_tx.admin.mapwork import Options, TableCommand, fatal, warn
 from qmqpd_tx.config.model import Config
 from qmqpd_tx.interfaces import ConfigError, TableError
 from qmqpd_tx.tables.indexed import Ends
+from qmqpd_tx.tables.wording import printable
 from qmqpd_tx.tables.words import encode
 
 
@@ -33,7 +33,7 @@ from qmqpd_tx.tables.words import encode
 def _observe(event: Any) -> None:
     """Show what tables warn of."""
     if event.get("log_level", LogLevel.info) >= LogLevel.warn:
-        warn(shown(encode(formatEvent(event)), 1000))
+        warn(printable(encode(formatEvent(event)), 1000))
 
 
 @click.command("postmap", context_settings={"help_option_names": ["--help"]})

@@ -14,8 +14,8 @@ import os
 
 from qmqpd_tx.config.default_master import DEFAULT_MASTER_CF
 from qmqpd_tx.config.host import Host
-from qmqpd_tx.config.main_cf import parse_main_cf
-from qmqpd_tx.config.master_cf import parse_master_cf
+from qmqpd_tx.config.main_cf import parse_main_cf, repeated_entries
+from qmqpd_tx.config.master_cf import effective, parse_master_cf
 from qmqpd_tx.config.model import Config
 from qmqpd_tx.config.raw import READ_ONLY, RawConfig
 from qmqpd_tx.interfaces import ConfigError
@@ -55,19 +55,21 @@ def raw_from_text(
     As L{config_from_text}, but checks the syntax only.
     """
     if master is None:
-        services = parse_master_cf(DEFAULT_MASTER_CF, "built-in master.cf")
+        lines = parse_master_cf(DEFAULT_MASTER_CF, "built-in master.cf")
     else:
-        services = parse_master_cf(master, master_file)
+        lines = parse_master_cf(master, master_file)
     settings = parse_main_cf(text, main_file)
     ignored = {name: settings.pop(name) for name in READ_ONLY if name in settings}
     return RawConfig(
         settings=settings,
-        services=services,
+        services=effective(lines),
+        lines=lines,
         directory=directory,
         host=Host.here() if host is None else host,
         file=main_file,
         has_master_cf=master is not None,
         ignored=ignored,
+        repeated=tuple(repeated_entries(text, main_file)),
     )
 
 
@@ -79,11 +81,13 @@ def checked(raw: RawConfig) -> Config:
     return Config(
         settings=raw.settings,
         services=raw.services,
+        lines=raw.lines,
         directory=raw.directory,
         host=raw.host,
         file=raw.file,
         has_master_cf=raw.has_master_cf,
         ignored=raw.ignored,
+        repeated=raw.repeated,
     )
 
 
@@ -104,13 +108,17 @@ def config_files(main_cf_path: str | os.PathLike[str]) -> tuple[str, str]:
     return os.fspath(main_cf_path), os.path.join(directory, "master.cf")
 
 
-def load_raw(main_cf_path: str | os.PathLike[str], host: Host | None = None) -> RawConfig:
+def load_raw(
+    main_cf_path: str | os.PathLike[str], host: Host | None = None, defaults: bool = False
+) -> RawConfig:
     """
     As L{load_config}, but checks the syntax only.
+
+    @param defaults: whether only defaults are wanted: main.cf is not read, and does not have to be there.
     """
     main_path, master_path = config_files(main_cf_path)
     return raw_from_text(
-        _read(main_path),
+        "" if defaults else _read(main_path),
         _read(master_path) if os.path.lexists(master_path) else None,
         os.path.dirname(master_path),
         main_path,

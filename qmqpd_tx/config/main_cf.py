@@ -11,6 +11,8 @@ Answers to: postconf(5), "the general format of the main.cf file".
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from attrs import frozen
 
 from qmqpd_tx.config.lines import WHITE, logical_lines
@@ -45,7 +47,22 @@ def parse_main_cf(text: str, file: str = "main.cf") -> dict[str, Setting]:
     @return: settings by name, in order of their first appearance.
     @raise ConfigError: a line is not C{name = value}.
     """
+    return dict(_entries(text, file))
+
+
+def repeated_entries(text: str, file: str = "main.cf") -> Iterator[str]:
+    """
+    @return: a message for each setting that a later line replaces.
+    @raise ConfigError: as L{parse_main_cf}.
+    """
     settings: dict[str, Setting] = {}
+    for name, setting in _entries(text, file):
+        if name in settings:
+            yield f"{setting.where()}: overriding earlier entry: {name}={settings[name].value}"
+        settings[name] = setting
+
+
+def _entries(text: str, file: str) -> Iterator[tuple[str, Setting]]:
     for line in logical_lines(text):
         where = f"{file}, line {line.number}"
         if line.orphan:
@@ -61,8 +78,7 @@ def parse_main_cf(text: str, file: str = "main.cf") -> dict[str, Setting]:
             raise ConfigError(
                 f"{where}: missing '=' after attribute name: \"{shown(line.text)}\": write name = value"
             )
-        settings[name] = Setting(value.strip(WHITE), file, line.number)
-    return settings
+        yield name, Setting(value.strip(WHITE), file, line.number)
 
 
 def shown(text: str, limit: int = 60) -> str:

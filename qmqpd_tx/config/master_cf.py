@@ -1,10 +1,10 @@
 """
 The syntax of master.cf.
 
-Takes the text of a file, gives a tuple of L{MasterService}, one for each service name and type; when
-one is given twice the last counts. Pure. A line that is not eight columns, or a column that makes no
-sense, raises L{ConfigError<qmqpd_tx.interfaces.ConfigError>} with file and line; nothing else is ever
-raised.
+Takes the text of a file, gives a tuple of L{MasterService}, one for each line; when a service name and
+type is given twice the last line counts (L{effective}). Pure. A line that is not eight columns, or a
+column that makes no sense, raises L{ConfigError<qmqpd_tx.interfaces.ConfigError>} with file and line;
+nothing else is ever raised.
 
 The service column is kept as it is: besides Postfix's C{port}, C{host:port} and path names it may be
 a Twisted endpoint string.
@@ -38,10 +38,12 @@ class Argument:
 
     @ivar text: the argument without C{{ }}; the option itself when it overrides a parameter.
     @ivar override: name and raw value of the parameter that it sets, or L{None}.
+    @ivar ends_options: whether it is the first that is no option: postconf(1) prints that one without braces.
     """
 
     text: str
     override: tuple[str, str] | None = None
+    ends_options: bool = False
 
 
 @frozen(slots=True)
@@ -93,14 +95,17 @@ def parse_master_cf(text: str, file: str = "master.cf") -> tuple[MasterService, 
     """
     @param text: the text of the file.
     @param file: its name, for error messages.
-    @return: the services, in order of their first appearance.
+    @return: its lines in order.
     @raise ConfigError: a line makes no sense.
     """
-    services: dict[tuple[str, str], MasterService] = {}
-    for line in logical_lines(text):
-        service = _service(line, file)
-        services[(service.name, service.type)] = service
-    return tuple(services.values())
+    return tuple(_service(line, file) for line in logical_lines(text))
+
+
+def effective(lines: Sequence[MasterService]) -> tuple[MasterService, ...]:
+    """
+    @return: the lines that count, in order of the first appearance of their service.
+    """
+    return tuple({(line.name, line.type): line for line in lines}.values())
 
 
 def _service(line: LogicalLine, file: str) -> MasterService:
@@ -205,8 +210,9 @@ def _arguments(words: Sequence[str], where: str) -> tuple[Argument, ...]:
     for word in rest:
         option = _OVERRIDE.match(word)
         if option is None:
-            parsed.append(Argument(unbraced(word)))
-            if word[0] != "-":
+            ends = word[0] != "-"
+            parsed.append(Argument(unbraced(word), ends_options=ends))
+            if ends:
                 break
             continue
         if option.group(1):

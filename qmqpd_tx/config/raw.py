@@ -34,21 +34,25 @@ class RawConfig:
     Settings and defaults as text.
 
     @ivar settings: what was set, by name.
-    @ivar services: the lines of master.cf.
+    @ivar services: the lines of master.cf that count.
+    @ivar lines: all lines of master.cf.
     @ivar directory: the folder of main.cf.
     @ivar host: what the defaults of C{myhostname} and others come from.
     @ivar file: what to call main.cf in messages.
     @ivar has_master_cf: whether the services are from a file, not the built-in ones.
     @ivar ignored: what main.cf sets of L{READ_ONLY}.
+    @ivar repeated: what main.cf sets and a later line of it replaces, a message each.
     """
 
     settings: Mapping[str, Setting]
     services: Sequence[MasterService]
+    lines: Sequence[MasterService]
     directory: str
     host: Host
     file: str = "main.cf"
     has_master_cf: bool = False
     ignored: Mapping[str, Setting] = Factory(dict)
+    repeated: Sequence[str] = ()
 
     def lookup(self, name: str) -> str | None:
         """
@@ -153,4 +157,4 @@ class RawConfig:
             f"{setting.where()}: overriding earlier entry: {name}={self.raw(name)}"
             for name, setting in self.ignored.items()
         ]
-        return [*read_only, *start_up_warnings(self.settings, self.services)]
+        return [*self.repeated, *read_only, *start_up_warnings(self.settings, self.services)]

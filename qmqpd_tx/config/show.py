@@ -71,7 +71,7 @@ def show_parameters(
     @return: lines and warnings.
     @raise ConfigError: an expression is malformed.
     """
-    warnings: list[str] = []
+    warnings = [] if which is Which.DEFAULT else list(config.repeated)
     unused = set(unknown(config.settings, config.services))
     if not names:
         names = sorted(_all(config, which, unused))
@@ -155,9 +155,9 @@ def show_services(config: RawConfig, patterns: Sequence[str] = (), expanded: boo
     @raise ConfigError: an expression is malformed.
     """
     lines: list[str] = []
-    warnings: list[str] = []
+    warnings = list(config.repeated)
     matched: set[str] = set()
-    for service in config.services:
+    for service in config.lines:
         fits = [pattern for pattern in patterns if _fits(service, pattern)]
         matched.update(fits)
         if fits or not patterns:
@@ -184,7 +184,7 @@ def _service_line(config: RawConfig, service: MasterService, expanded: bool) -> 
     words = [line]
     for argument in service.words:
         if argument.override is None:
-            words.append(_braced(argument.text))
+            words.append(argument.text if argument.ends_options else _braced(argument.text))
             continue
         name, value = argument.override
         if expanded:
@@ -194,4 +194,4 @@ def _service_line(config: RawConfig, service: MasterService, expanded: bool) -> 
 
 
 def _braced(text: str) -> str:
-    return f"{{{text}}}" if not text or any(white in text for white in WHITE) else text
+    return f"{{{text}}}" if any(white in text for white in WHITE) else text

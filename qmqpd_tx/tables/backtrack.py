@@ -59,7 +59,7 @@ than this part of the time, however much hostile mail there is.
 _JIT_STACK_EXHAUSTED = -46
 _MEMORY_KIB = 64 * 1024
 _LITERAL = re.compile(rb"\\Q.*?(?:\\E|\Z)|\\(.)", re.DOTALL)
-_HEX = re.compile(rb"\{([0-9A-Fa-f]+)\}|([0-9A-Fa-f]{0,2})")
+_HEX = re.compile(rb"\{([0-9A-Fa-f]+)\}|(?!\{)([0-9A-Fa-f]{0,2})")
 _CLASS = rb"\[\^?\]?(?:\\Q.*?\\E|\\.|\[:[^\]]*:\]|[^\]\\])*\]"
 _WHOLE = re.compile(rb"\\Q.*?(?:\\E|\Z)|(?P<whole>\(\*|\(\?(?:R\)|[-+]?0)|\\g[<']0)|\\.|" + _CLASS, re.DOTALL)
 """What is about the whole pattern, in C{whole}: verbs, and recursion into it. Elsewhere it is text."""
@@ -132,7 +132,7 @@ def _plain_hex(pattern: bytes) -> bytes:
     """
     Write C{\\x} as two digits: the binding makes PCRE2 read it as JavaScript does, which knows no other way.
 
-    @raise PatternError: the number is larger than a byte, or the escape means nothing.
+    @raise PatternError: the number is none, or larger than a byte, or the escape means nothing.
     """
     parts = []
     at = 0
@@ -144,7 +144,8 @@ def _plain_hex(pattern: bytes) -> bytes:
             at = found.end()
             continue
         digits = _HEX.match(pattern, found.end())
-        assert digits is not None, "it matches nothing as well"
+        if digits is None:
+            raise PatternError("non-hex character in \\x{} (closing brace missing?)")
         value = int(digits[1] or digits[2] or b"0", 16)
         if value > 255:
             raise PatternError("character code point value in \\x{} or \\o{} is too large")

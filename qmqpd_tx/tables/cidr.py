@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from qmqpd_tx.tables.interface import ILookupTable, ILookupTableType, TableContext
 from qmqpd_tx.tables.networks import Address, Network, NetworkError, Networks, read_address, read_network
-from qmqpd_tx.tables.rules import Line, Program, Rule, RuleError, RuleText, read_rules
+from qmqpd_tx.tables.rules import Line, Program, Rule, RuleError, RuleText, not_marks, read_rules
 from qmqpd_tx.tables.words import decode
 
 
@@ -78,10 +78,7 @@ class CidrTable:
         if line.keyword == "endif":
             self._run = None
             return None
-        written = line.text
-        bare = written.lstrip(b"!")
-        negated = (len(written) - len(bare)) % 2 == 1
-        bare = bare.strip()
+        negated, bare = not_marks(line.text)
         if not bare:
             raise RuleError("no address pattern; write a network after it")
         pattern, result = (bare, b"") if line.keyword else [*bare.split(None, 1), b""][:2]

@@ -9,6 +9,7 @@ L{ConfigError} on bad syntax. Answers to Postfix's inline and static dictionarie
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from zope.interface import implementer
@@ -16,7 +17,22 @@ from zope.interface import implementer
 from qmqpd_tx.interfaces import ConfigError
 from qmqpd_tx.tables.interface import ILookupTable, ILookupTableType, TableContext
 from qmqpd_tx.tables.texthash import ListedTable
+from qmqpd_tx.tables.wording import not_empty
 from qmqpd_tx.tables.words import encode, fold, split_words, unbrace
+
+_ENTRY = re.compile(r"""\s*((?:[^\s="\\]|\\.|"(?:[^"\\]|\\.)*")*)\s*=(.*)""", re.DOTALL)
+"""A name has white space and C{=} only within quotes, or after a backslash; both stay."""
+
+
+class InlineTable(ListedTable):
+    """
+    A dictionary whose values may be empty, which are then none.
+    """
+
+    __slots__ = ()
+
+    def lookup(self, key: bytes) -> bytes | None:
+        return not_empty(self.name, key, super().lookup(key))
 
 
 @implementer(ILookupTableType)
@@ -34,15 +50,13 @@ class InlineType:
         entries: dict[bytes, bytes] = {}
         for word in split_words(unbrace(name, shown, parameter)):
             entry = unbrace(word, shown, parameter) if word.startswith("{") else word
-            key, equals, value = (part.strip() for part in entry.partition("="))
-            if not equals:
+            match = _ENTRY.fullmatch(entry)
+            if match is None:
                 raise ConfigError(f"{parameter}: missing '=' after attribute name: \"{shown}\"; {need}")
-            if not key or not value:
-                raise ConfigError(f'{parameter}: empty name or value in "{entry}": "{shown}"; {need}')
-            entries[fold(encode(key))] = encode(value)
+            entries[fold(encode(match[1]))] = encode(match[2].strip())
         if not entries:
-            raise ConfigError(f'{parameter}: bad syntax: "{shown}"; {need}')
-        return ListedTable(shown, entries)
+            raise ConfigError(f'{parameter}: empty table: "{shown}"; {need}')
+        return InlineTable(shown, entries)
 
 
 @implementer(ILookupTable)

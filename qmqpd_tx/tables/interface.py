@@ -63,7 +63,8 @@ class IPatternTable(Interface):
 
     What is looked up is a I{key}: one line, or several lines joined by newlines (a header that is folded). A
     I{block} is keys with a newline between one and the next; it may end in one. A newline within a key is
-    written as L{FOLD} there. Apart from that its bytes are the keys' bytes: who changes a line before it is
+    written as L{FOLD} there; a key that ends in a newline has no place in a block, since Perl's C{$} also
+    matches before that. Apart from that its bytes are the keys' bytes: who changes a line before it is
     looked up, or cuts a long line into pieces, asks about what is looked up.
     """
 

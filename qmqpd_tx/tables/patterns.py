@@ -31,10 +31,12 @@ from qmqpd_tx.tables.rules import (
     RuleText,
     blocks,
     make_result,
+    not_marks,
     read_rules,
     shorten,
     substitutes,
 )
+from qmqpd_tx.tables.wording import not_empty
 
 log = Logger(namespace="qmqpd_tx.tables")
 
@@ -93,7 +95,7 @@ class PatternTable:
     def lookup(self, key: bytes) -> bytes | None:
         if self._prefilter is not None and not self._prefilter.may_match_key(key):
             return None
-        return self._program.run(key)
+        return not_empty(self.name, key, self._program.run(key))
 
     def may_match(self, block: bytes) -> bool:
         return self._prefilter is None or self._prefilter.may_match(block)
@@ -124,9 +126,7 @@ def written_pattern(text: bytes) -> WrittenPattern:
     @param text: begins with the pattern, or with C{!}.
     @raise RuleError: there is none, or its end is missing.
     """
-    bare = text.lstrip(b"!")
-    negated = (len(text) - len(bare)) % 2 == 1
-    bare = bare.lstrip()
+    negated, bare = not_marks(text)
     if not bare:
         raise RuleError("no regexp; write /pattern/ after it")
     delimiter = bare[:1]

@@ -50,7 +50,7 @@ _ANYTHING = b"[^\\n]*"
 _QUANTIFIER = re.compile(rb"(?:([*+?])|\{([0-9]+)(,?)([0-9]*)\})[+?]?")
 _NOT_QUANTIFIER = re.compile(rb"\{ *,|\{ +[0-9]|\{[0-9]+ +|\{[0-9]+, +[0-9]")
 _NUMBER = re.compile(
-    rb"x\{(?P<braced>[0-9A-Fa-f]+)\}|x(?P<hex>[0-9A-Fa-f]{0,2})|o\{(?P<octal>[0-7]+)\}|(?P<zero>0[0-7]{0,2})"
+    rb"x\{(?P<braced>[0-9A-Fa-f]+)\}|x(?!\{)(?P<hex>[0-9A-Fa-f]{0,2})|o\{(?P<octal>[0-7]+)\}|(?P<zero>0[0-7]{0,2})"
 )
 _REFERENCE = re.compile(rb"g(?:\{-?[0-9A-Za-z_]+\}|-?[0-9]+)|k(?:\{\w+\}|<\w+>|'\w+')|[1-9]")
 _OPENING = re.compile(rb"\(\?(?:(?P<look>=|!|<=|<!)|(?P<plain>[:>|]|P?<\w+>|'\w+')|(?P<same>P=\w+\)))")

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
-from attrs import Factory, define, frozen
+from attrs import define, frozen
 
 from qmqpd_tx.tables.linear import (
     ANY,
@@ -37,6 +37,9 @@ _MAXIMAL_REPEAT = 32767
 
 _MAXIMAL_DEPTH = 100
 """How deep groups may be nested: reading them must not overflow our own stack. Nobody writes a tenth."""
+
+_MAXIMAL_REFERENCE = 9
+"""The last group that a back-reference can name."""
 
 _SPACE = CLASSES[b"space"]
 
@@ -116,7 +119,7 @@ class _Parser:
     syntax: Syntax
     at: int = 0
     groups: int = 0
-    closed: set[int] = Factory(set)
+    closed: frozenset[int] = frozenset()
     beyond: bool = False
 
     def rest_starts(self, token: bytes) -> bool:
@@ -129,12 +132,21 @@ class _Parser:
     def expression(self, depth: int) -> _Piece:
         if depth > _MAXIMAL_DEPTH:
             raise PatternError("Regular expression too big")
+        before, start = self.closed, self.at
         branches = [self.branch(depth)]
+        empty = self.at == start
+        closed = self.closed
         while self.rest_starts(self.token(b"|")):
             self.at += len(self.token(b"|"))
+            self.closed = before
             branches.append(self.branch(depth))
+            closed |= self.closed
+        self.closed = closed
         if len(branches) == 1:
             return branches[0]
+        if empty:
+            # The C library tries an empty first branch after the second one.
+            branches[:2] = reversed(branches[:2])
         return _Piece(
             b"(?:" + b"|".join(one.text for one in branches) + b")",
             b"(?:" + b"|".join(one.block for one in branches) + b")",
@@ -182,14 +194,14 @@ class _Parser:
         brace = self.token(b"{")
         seen = False
         while self.at < len(self.data):
+            if seen and not self.syntax.extended and (self.rest_starts(brace) or self.rest_starts(b"*")):
+                raise PatternError("Invalid preceding regular expression")
             if self.rest_starts(brace):
                 self.at += len(brace)
                 least, most = self.interval()
             elif self.rest_starts(b"*"):
                 self.at += 1
                 least, most = 0, None
-                if seen and not self.syntax.extended:
-                    raise PatternError("Invalid preceding regular expression")
             elif self.rest_starts(self.token(b"+")):
                 self.at += len(self.token(b"+"))
                 least, most = 1, None
@@ -270,7 +282,8 @@ class _Parser:
         if not self.rest_starts(self.token(b")")):
             raise PatternError("Unmatched ( or \\(")
         self.at += len(self.token(b")"))
-        self.closed.add(number)
+        if number <= _MAXIMAL_REFERENCE:
+            self.closed |= {number}
         return _Piece(b"(" + inner.text + b")", b"(?:" + inner.block + b")", inner.starts, inner.ends)
 
     def escaped(self) -> tuple[_Piece, bool]:

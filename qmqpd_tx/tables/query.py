@@ -15,9 +15,13 @@ from collections.abc import Callable, Iterable, Sequence
 from attrs import frozen
 from twisted.internet.defer import Deferred
 
+from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import ConfigError, TableError
 from qmqpd_tx.tables.interface import ILookupTable
+from qmqpd_tx.tables.wording import printable
 from qmqpd_tx.tables.words import encode, expand_files, fold, split_words
+
+log = Logger(namespace="qmqpd_tx.tables")
 
 _PIECE = re.compile(rb"([^%]*)(?:%(.?))?", re.DOTALL)
 _LETTERS = b"sudSUD123456789"
@@ -142,7 +146,7 @@ class DomainFilter:
         """
         if not self._patterns:
             return True
-        if not (key.domain and key.user):
+        if not key.user or b"@" not in key.whole:
             return False
         wanted = fold(key.domain)
         for include, pattern in self._patterns:
@@ -170,6 +174,12 @@ def join_values(
     found = []
     for row in rows:
         for value in row:
+            if value == b"":
+                log.warn(
+                    'table "{table}": empty lookup result for: "{key}" -- ignored',
+                    table=table,
+                    key=printable(key.whole),
+                )
             if value:
                 text = result.expand(Parts.of(value), key)
                 if text:

@@ -20,6 +20,7 @@ from attrs import define, field, frozen
 
 from qmqpd_tx.interfaces import ConfigError
 from qmqpd_tx.tables.interface import TableContext
+from qmqpd_tx.tables.wording import printable
 from qmqpd_tx.tables.words import encode, logical_lines, read_file, split_words, unbrace
 
 _WORD = re.compile(rb"(if|endif)(?![0-9A-Za-z])", re.IGNORECASE)
@@ -80,7 +81,11 @@ def read_rules(kind: str, name: str, context: TableContext) -> RuleText:
     else:
         raise ConfigError(f"{context.parameter}: {shown}: the file name must be absolute")
     lines = []
-    for number, line in logical_lines(data):
+    for number, whole in logical_lines(data):
+        # What comes after a NUL is not there for Postfix.
+        line = whole.partition(b"\0")[0].rstrip()
+        if not line and kind != "cidr":
+            continue
         if line[:1].isspace():
             raise table_error(
                 context,
@@ -108,12 +113,20 @@ def _inline_rules(name: str, shown: str, parameter: str) -> Iterator[bytes]:
         yield encode(rule)
 
 
+def not_marks(text: bytes) -> tuple[bool, bytes]:
+    """
+    @param text: begins with the C{!} marks of a rule, if it has any.
+    @return: whether their number is odd, and what follows them, and white space between and after them.
+    """
+    bare = text.lstrip(b"! \t\n\r\v\f")
+    return text[: len(text) - len(bare)].count(b"!") % 2 == 1, bare
+
+
 def shorten(line: bytes) -> str:
     """
     @return: text of a line in quotes, for messages: not too long, and printable.
     """
-    text = line[:100].decode("utf-8", "replace")
-    return '"' + "".join(char if char.isprintable() else "?" for char in text) + '"'
+    return f'"{printable(line, 100)}"'
 
 
 def table_error(context: TableContext, shown: str, number: int, problem: str) -> ConfigError:
@@ -253,11 +266,11 @@ def substitutes(template: bytes) -> bool:
     return any(not found[1] for found in _REFERENCE.finditer(template))
 
 
-def make_result(template: bytes, groups: int | None) -> Callable[[Groups], bytes | None]:
+def make_result(template: bytes, groups: int | None) -> Callable[[Groups], bytes]:
     """
     @param template: the result as it stands in the table.
     @param groups: how many groups the pattern has, or L{None} when it is negated.
-    @return: takes a match, gives the result; L{None} when that is empty.
+    @return: takes a match, gives the result, which may be empty.
     @raise RuleError: the template makes no sense.
     """
     if not template:
@@ -290,8 +303,7 @@ def make_result(template: bytes, groups: int | None) -> Callable[[Groups], bytes
         constant = b"".join(part for part in parts if isinstance(part, bytes))
         return lambda match: constant
 
-    def substitute(match: Groups) -> bytes | None:
-        pieces = [part if isinstance(part, bytes) else match.group(part) or b"" for part in parts]
-        return b"".join(pieces) or None
+    def substitute(match: Groups) -> bytes:
+        return b"".join(part if isinstance(part, bytes) else match.group(part) or b"" for part in parts)
 
     return substitute

@@ -19,14 +19,12 @@ from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 from zope.interface import implementer
 
-from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import ConfigError, TableError
 from qmqpd_tx.netstring import NetstringReader, encode
 from qmqpd_tx.tables.client import ReplyReader, TableClient
 from qmqpd_tx.tables.interface import ILookupTable, ILookupTableType, TableContext
 from qmqpd_tx.tables.limits import ServerLimits, integer
-
-log = Logger(namespace="qmqpd_tx.tables")
+from qmqpd_tx.tables.wording import not_empty, printable
 
 _PLAIN = re.compile(rb"[^\x21-\x24\x26-\x7e]")
 _ESCAPE = re.compile(rb"%(..?)?", re.DOTALL)
@@ -102,7 +100,7 @@ def _shown(data: bytes) -> str:
     """
     @return: what a server has sent, for a message.
     """
-    return "".join(char if char.isprintable() else "?" for char in data[:80].decode("utf-8", "replace"))
+    return printable(data, 80)
 
 
 def read_tcp(name: str, reply: bytes) -> bytes | None:
@@ -181,16 +179,7 @@ class ServerTable:
         )
 
     def _value(self, reply: bytes, key: bytes) -> bytes | None:
-        value = self._read(self.name, reply)
-        if value == b"":
-            log.warn(
-                "table {table}: key {key}: empty string result is not allowed; "
-                "it should return NO RESULT in case of NOT FOUND",
-                table=self.name,
-                key=_shown(key),
-            )
-            return None
-        return value
+        return not_empty(self.name, key, self._read(self.name, reply))
 
     def close(self) -> None:
         """See L{ILookupTable}."""

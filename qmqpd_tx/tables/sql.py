@@ -11,6 +11,7 @@ db_common.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -29,6 +30,9 @@ from qmqpd_tx.tables.words import decode, fold, logical_lines, read_file
 
 Rows = Sequence[Sequence[bytes | None]]
 """What a query gives."""
+
+
+_NUMBER = re.compile(r"[-+]?[0-9]{1,9}")
 
 
 class SqlSettings:
@@ -80,11 +84,11 @@ class SqlSettings:
 
     def number(self, name: str) -> int:
         """
-        @return: a count, 0 by default.
+        @return: a number, 0 by default.
         @raise ConfigError: it is none.
         """
         value = self.text(name, "0")
-        if not (value.isascii() and value.isdigit()) or len(value) > 9:
+        if _NUMBER.fullmatch(value) is None:
             raise ConfigError(f"{self.where}: bad numerical configuration: {name} = {value}; write a number")
         return int(value)
 
@@ -144,7 +148,7 @@ class Question:
         return cls(
             query=Template(query, settings.where, "query"),
             result=Template(settings.needed("result_format", "%s"), settings.where, "result"),
-            limit=settings.number("expansion_limit"),
+            limit=max(0, settings.number("expansion_limit")),
             domains=DomainFilter(settings.text("domain"), settings.where, context.open),
         )
 

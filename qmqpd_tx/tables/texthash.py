@@ -6,20 +6,22 @@ line that starts with white space continues the one above, even across comments 
 are folded; white space within double quotes or after a backslash belongs to the key, and the quotes too
 (an address with a quoted local part is its own key). The first of duplicate entries wins. As in Postfix, a
 line that makes no sense is left out with a warning that names file and line, so that one bad line does not
-stop the mail; a file that cannot be read is a L{ConfigError}. The file is read again on reload.
+stop the mail, and with C{smtputf8_enable} so is one that is not UTF-8. A file that cannot be read is a
+L{ConfigError}. The file is read again on reload.
 Answers to Postfix's texthash (DATABASE_README).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from zope.interface import implementer
 
 from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import ConfigError
 from qmqpd_tx.tables.interface import ILookupTable, ILookupTableType, ISequenceTable, TableContext
+from qmqpd_tx.tables.wording import printable
 from qmqpd_tx.tables.words import fold, logical_lines, read_file
 
 log = Logger(namespace="qmqpd_tx.tables")
@@ -67,45 +69,77 @@ class ListedTable(DictTable):
         return iter(self._entries.items())
 
 
-def parse_texthash(data: bytes, path: str) -> dict[bytes, bytes]:
+def read_lines(
+    data: bytes, path: str, utf8: bool, warn: Callable[[str], None], ignoring: str = ""
+) -> Iterator[tuple[int, bytes, bytes]]:
+    """
+    Read a text in postmap(1) form.
+
+    @param data: the content of the file.
+    @param path: its name, for warnings.
+    @param utf8: whether lines must be valid UTF-8.
+    @param warn: takes a warning.
+    @param ignoring: what is added where a line has no value.
+    @return: line number, key and value of each entry, not folded.
+    """
+    for number, whole in logical_lines(data):
+        where = f"{path}, line {number}"
+        # What comes after a NUL is not there for Postfix, and nothing good.
+        line = whole.partition(b"\0")[0].rstrip()
+        if utf8 and not _is_utf8(line):
+            warn(f'{where}: non-UTF-8 input "{printable(line)}" -- ignoring this line')
+            continue
+        if line[:1].isspace():
+            start = printable(line[:30]) + "..." * (len(line) > 30)
+            warn(f'{path}: logical line must not start with whitespace: "{start}"')
+            continue
+        match = ENTRY.fullmatch(line)
+        if match is None and line:
+            warn(f"{where}: unbalanced '\"' in '{printable(line)}' -- ignoring this line")
+            continue
+        key, value = (b"", b"") if match is None else match.groups()
+        if not value:
+            warn(f"{where}: expected format: key whitespace value{ignoring}")
+            continue
+        if key.endswith(b":"):
+            warn(f'{where}: record is in "key: value" format; is this an alias file?')
+        yield number, key, value
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def parse_texthash(data: bytes, path: str, utf8: bool = True) -> dict[bytes, bytes]:
     """
     @param data: the content of the file.
     @param path: its name, for warnings.
+    @param utf8: whether lines must be valid UTF-8.
     @return: values by folded key.
     """
     entries: dict[bytes, bytes] = {}
-    for number, line in logical_lines(data):
-        if line[:1].isspace():
-            log.warn(
-                '{path}, line {line}: logical line must not start with whitespace: "{text}"',
-                path=path,
-                line=number,
-                text=line[:80],
-            )
-            continue
-        match = ENTRY.fullmatch(line)
-        if match is None:
-            log.warn(
-                "{path}, line {line}: unbalanced '\"' in '{text}' -- ignoring this line",
-                path=path,
-                line=number,
-                text=line[:80],
-            )
-            continue
-        key, value = match.groups()
-        if not value:
-            log.warn(
-                "{path}, line {line}: expected format: key whitespace value -- ignoring this line",
-                path=path,
-                line=number,
-            )
-            continue
-        key = fold(key)
+    for number, written, value in read_lines(data, path, utf8, _warn, " -- ignoring this line"):
+        key = fold(written)
         if key in entries:
-            log.warn('{path}, line {line}: duplicate entry: "{key}"', path=path, line=number, key=key)
+            _warn(f'{path}, line {number}: duplicate entry: "{printable(written)}"')
             continue
         entries[key] = value
     return entries
+
+
+def _warn(text: str) -> None:
+    log.warn("{text}", text=text)
+
+
+def _asks_for_utf8(context: TableContext) -> bool:
+    try:
+        return context.setting("smtputf8_enable").lower() == "yes"
+    except ConfigError:
+        return True
 
 
 @implementer(ILookupTableType)
@@ -119,4 +153,5 @@ class TextHashType:
         if not name.startswith("/"):
             raise ConfigError(f"{parameter}: texthash:{name}: the file name must be absolute")
         context.watch(name)
-        return ListedTable(f"texthash:{name}", parse_texthash(read_file(name, parameter), name), [name])
+        entries = parse_texthash(read_file(name, parameter), name, _asks_for_utf8(context))
+        return ListedTable(f"texthash:{name}", entries, [name])

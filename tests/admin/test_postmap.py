@@ -65,6 +65,31 @@ class PostmapTests(SynchronousTestCase):
         self.assertIn(f"{path}, line 3: unbalanced", errors)
         self.assertEqual(self.postmap("-s", str(path)), (0, 'a\\"b\tc\nl\\ m\tn\n', ""))
 
+    def test_inline_patterns(self) -> None:
+        """Rules on the command line are no name of a file, which may be relative."""
+        for table, key in (
+            ("regexp:{{/a/ x}}", "a"),
+            ("pcre:{ {/a/ x} }", "a"),
+            ("cidr:{{1.2.3.4 x}}", "1.2.3.4"),
+            ("proxy:regexp:{{/a/ x}}", "a"),
+        ):
+            self.assertEqual(self.postmap("-q", key, table), (0, "x\n", ""))
+
+    def test_not_utf8(self) -> None:
+        """Lines that are not UTF-8 are left out, unless C{-u} or the configuration says otherwise."""
+        path = self.folder / "t"
+        path.write_bytes(b"foo caf\xe9\n")
+        query = ("-q", "foo", f"texthash:{path}")
+        (self.folder / "main.cf").write_text("smtputf8_enable = yes\n")
+        warning = f'postmap: warning: {path}, line 1: non-UTF-8 input "foo caf?" -- ignoring this line\n'
+        self.assertEqual(self.postmap(*query), (1, "", warning))
+        output = self.folder / "output"
+        for arguments in (("-u",), ()):
+            with output.open("w+") as stream, contextlib.redirect_stdout(stream):
+                self.assertEqual(run(["-c", str(self.folder), "postmap", *arguments, *query]), 0)
+            self.assertEqual(output.read_bytes(), b"caf\xe9\n")
+            (self.folder / "main.cf").write_text("smtputf8_enable = no\n")
+
     def test_failed_build(self) -> None:
         """A build that fails leaves the old file."""
         path = self.folder / "t"

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from qmqpd_tx.config import config_from_text
 from qmqpd_tx.config.default_master import DEFAULT_MASTER_CF
 from qmqpd_tx.config.main_cf import parse_main_cf
-from qmqpd_tx.config.master_cf import MasterService, parse_master_cf
+from qmqpd_tx.config.master_cf import MasterService, effective, parse_master_cf
 from qmqpd_tx.interfaces import ConfigError
 
 
@@ -136,9 +136,11 @@ class MasterTests(SynchronousTestCase):
         """
         Of two lines with one name and type the last one counts; another type is another service.
         """
-        services = parse_master_cf(
+        lines = parse_master_cf(
             "smtp unix - - n - - smtp\nsmtp inet n - n - - smtpd\nsmtp unix - - n - - lmtp\n"
         )
+        services = effective(lines)
+        self.assertEqual(len(lines), 3)
         self.assertEqual(
             [(service.name, service.type, service.command) for service in services],
             [("smtp", "unix", "lmtp"), ("smtp", "inet", "smtpd")],

@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from qmqpd_tx.admin.context import CommandError, Context
 from qmqpd_tx.admin.postconf import postconf_command
+from qmqpd_tx.config import load_config
 
 MAIN = """\
 relayhost = [a]:25,
@@ -82,6 +83,8 @@ class PostconfTests(SynchronousTestCase):
         self.assertEqual(self.lines("-d", "relayhost", "mydestination")[0], "relayhost =")
         (self.folder / "main.cf").unlink()
         self.assertIn("qmqpd_answer_time_limit = 60s", self.lines("-d"))
+        (self.folder / "main.cf").write_text("what is this\n")
+        self.assertEqual(self.lines("-d", "relayhost", "mytrans_recipient_limit")[0], "relayhost =")
 
     def test_names(self) -> None:
         """
@@ -123,6 +126,45 @@ class PostconfTests(SynchronousTestCase):
         result = self.run_command("-M", "mytrans/inet")
         self.assertEqual(result.stdout, "")
         self.assertIn('postconf: warning: unmatched request: "mytrans/inet"\n', result.stderr)
+
+    def test_several_lines_of_a_service(self) -> None:
+        """
+        C{-M} prints all lines of one name and type, although the last one counts.
+        """
+        (self.folder / "master.cf").write_text(
+            "x unix - - n - - smtp\ny unix - - n - - smtp\nx unix - - n - 3 lmtp\n"
+        )
+        listed = self.lines("-M")
+        self.assertEqual([line.split()[0] + line.split()[-1] for line in listed], ["xsmtp", "ysmtp", "xlmtp"])
+        self.assertEqual(self.lines("-M", "x/unix"), [listed[0], listed[2]])
+
+    def test_braces(self) -> None:
+        """
+        C{-M} prints braces around white space, but for the argument that ends the options.
+        """
+        for written, printed in (
+            ("-v { a b } {  c d }", "-v a b {c d}"),
+            ("-o { a = b } {} { c  d }", "-o a=b  {c  d}"),
+            ("x { a b } {c} {-o} {} y", "x {a b} c -o  y"),
+        ):
+            (self.folder / "master.cf").write_text(f"x unix - - n - - pipe {written}\n")
+            self.assertEqual(self.lines("-M")[0].partition("pipe ")[2], printed)
+
+    def test_repeated(self) -> None:
+        """
+        A setting that a later line replaces is warned of.
+        """
+        with (self.folder / "main.cf").open("a") as stream:
+            stream.write("mine = y\nmine =\n z\n")
+        expected = [
+            f"postconf: warning: {self.folder}/main.cf, line {line}: overriding earlier entry: mine={value}"
+            for line, value in ((7, "x.test"), (8, "y"))
+        ]
+        for arguments in (("mine",), ("-o", "mine=q", "mine"), ("-n",), ("-M",)):
+            self.assertEqual(self.run_command(*arguments).stderr.splitlines()[:2], expected, arguments)
+        self.assertEqual(self.run_command("-d", "mine").stderr.count("overriding"), 0)
+        config = load_config(self.folder / "main.cf")
+        self.assertEqual([f"postconf: warning: {text}" for text in config.warnings()[:2]], expected)
 
     def test_badValue(self) -> None:
         """

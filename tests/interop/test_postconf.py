@@ -326,6 +326,27 @@ nobody_destination_rate_delay = 5s
 """
 
 
+LINES = """\
+smtp unix - - n - - smtp
+smtp inet n - n - - smtpd
+smtp unix - - n - 3 smtp -o a=b -v
+mytrans unix - n n - - pipe -v { a  b } { c d }
+mytrans unix - n n - - pipe {a} { c d }
+mytrans unix - n n - - pipe -o { a = b } {} x
+mytrans unix - n n - - pipe x {-o} { -o } {} {a=b c}
+"""
+"""Lines of one name and type, and arguments in braces."""
+
+REPEATED = """\
+mine = a b
+    c
+nope = 1
+mine =
+nope = 2
+mine = d
+"""
+
+
 class PostconfTests(SynchronousTestCase):
     """Both programs on the same copied folder."""
 
@@ -335,7 +356,7 @@ class PostconfTests(SynchronousTestCase):
         self.top = Path(self.mktemp()).absolute()
         self.folders = 0
 
-    def folder(self, main_cf: str) -> Path:
+    def folder(self, main_cf: str, master_cf: str = MASTER) -> Path:
         """
         @return: a new configuration folder. Its files look old: Postfix waits for a second before it
             believes a file that has just changed.
@@ -343,7 +364,7 @@ class PostconfTests(SynchronousTestCase):
         self.folders += 1
         folder = self.top / str(self.folders)
         folder.mkdir(parents=True)
-        for name, text in (("main.cf", main_cf), ("master.cf", MASTER)):
+        for name, text in (("main.cf", main_cf), ("master.cf", master_cf)):
             (folder / name).write_bytes(text.encode())
             os.utime(folder / name, (1, 1))
         return folder
@@ -530,6 +551,30 @@ class PostconfTests(SynchronousTestCase):
             ("-M", "nope"),
         )
         self.assertSame([(LISTING, arguments) for arguments in listings])
+
+    def test_lines_of_services(self) -> None:
+        """
+        All lines of master.cf are printed, with braces where both print them.
+        """
+        folder = self.folder("", LINES)
+        for arguments in (("-M",), ("-M", "smtp/unix"), ("-M", "mytrans")):
+            theirs = self.theirs(self.postconf, "-c", str(folder), *arguments)
+            self.assertEqual(self.ours(folder, *arguments), (True, theirs.stdout))
+
+    def test_repeated(self) -> None:
+        """
+        What is set more than once is warned of in the same words; where main.cf makes no sense, defaults are
+        shown.
+        """
+        folder = self.folder(REPEATED)
+        for arguments in (("mine",), ("-o", "mine=x", "mine"), ("-M",), ("-d", "mail_name")):
+            theirs = self.theirs(self.postconf, "-c", str(folder), *arguments).stderr.splitlines()
+            result = CliRunner().invoke(postconf_command, arguments, obj=Context(folder))
+            self.assertEqual(
+                [line for line in result.stderr.splitlines() if "overriding" in line],
+                [line[line.index("postconf: ") :] for line in theirs if "overriding" in line],
+            )
+        self.assertSame([("mail_name = x\nnonsense\n", ("-d", "-x", "mail_name", "relayhost"))])
 
     def test_unknown(self) -> None:
         """

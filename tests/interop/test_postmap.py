@@ -119,6 +119,8 @@ QUERIES: Sequence[tuple[str, str]] = (
     (Q + "expansion_limit = 1\n", "multi"),
     (Q + "expansion_limit = 2\n", "multi"),
     (Q + "expansion_limit = x\n", "multi"),
+    *((Q + f"expansion_limit = {limit}\n", "multi") for limit in ("-1", "+2", "-1x", "-99999999999")),
+    *(("query = select '%s'\ndomain = static:x\n", key) for key in ("user@", "@", "@x", "user")),
     ("table = t\nselect_field = v\nwhere_field = k\n", "foo"),
     ("table = t\nselect_field = v\nwhere_field = k\nadditional_conditions = and w='x'\n", "multi"),
     ("table = t\n", "foo"),

@@ -71,6 +71,14 @@ class LookupTests(SynchronousTestCase):
             table, k10_2_0_1="outside", k10_1_1_1="one", k10_1_1_2="rest", k9_9_9_9="rest", k____1=None
         )
 
+    def test_several_marks(self) -> None:
+        """White space may stand between several C{!}."""
+        for rules, inside in (("{! !10.0.0.0/8 x}", True), ("{!\t! !10.0.0.0/8 x}", False)):
+            for text in (rules, "{if " + rules[1:].replace(" x", "") + " {0.0.0.0/0 x} {endif}"):
+                table = open_table(f"cidr:{{ {text} }}", "p")
+                found = [table.lookup(key) == b"x" for key in (b"10.0.0.1", b"11.0.0.1")]
+                self.assertEqual(found, [inside, not inside], text)
+
     def test_not_an_address(self) -> None:
         """A key that is not an address is not found, whatever its bytes."""
         table = inline("0.0.0.0/0 x", "::/0 y")

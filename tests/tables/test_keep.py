@@ -12,7 +12,7 @@ from typing import Any
 from attrs import Factory, define
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.logger import capturedLogs
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -423,7 +423,7 @@ class ReadAheadTests(Case):
         """
         @return: how many warnings of duplicate entries were logged.
         """
-        return sum("duplicate entry" in event["log_format"] for event in events)
+        return sum("duplicate entry" in formatEvent(event) for event in events)
 
     def open(self) -> ILookupTable:
         """

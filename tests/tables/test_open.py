@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
@@ -81,6 +82,38 @@ class TextHashTests(SynchronousTestCase):
         ):
             self.assertEqual(self.table.lookup(key), value, key)
 
+    def test_warnings(self) -> None:
+        """Each line that makes no sense is named, with its text as it can be printed."""
+        self.path.write_bytes(
+            b"foo a\nFOO b\n\xc3\x89 a\n\xc3\xa9 b\nk: v\nnoval\n\0\n"
+            b'"unb\x01 v\0\n c\nfoo caf\xe9\nnul v\0\xe9\n\tcont\n'
+        )
+        with capturedLogs() as events:
+            table = open_table(f"texthash:{self.path}", "p")
+        self.assertEqual(
+            [formatEvent(event).removeprefix(f"{self.path}, line ") for event in events],
+            [
+                '2: duplicate entry: "FOO"',
+                '4: duplicate entry: "\u00e9"',
+                '5: record is in "key: value" format; is this an alias file?',
+                "6: expected format: key whitespace value -- ignoring this line",
+                "7: expected format: key whitespace value -- ignoring this line",
+                "8: unbalanced '\"' in '\"unb? v' -- ignoring this line",
+                '10: non-UTF-8 input "foo caf?" -- ignoring this line',
+            ],
+        )
+        self.assertEqual(
+            [table.lookup(key) for key in (b"foo", b"k:", b"nul")],
+            [b"a", b"v", b"v"],
+        )
+        self.path.write_bytes(b"  " + b"x" * 40 + b"\nfoo a\n")
+        with capturedLogs() as events:
+            open_table(f"texthash:{self.path}", "p")
+        self.assertEqual(
+            [formatEvent(event) for event in events],
+            [f'{self.path}: logical line must not start with whitespace: "  {"x" * 28}..."'],
+        )
+
     def test_reopened(self) -> None:
         """Opening it again reads the file again."""
         self.path.write_bytes(b"foo changed\n")
@@ -116,8 +149,28 @@ class InlineTests(SynchronousTestCase):
             ("{ { foo = x, y } }", b"x, y"),
             ("{ foo=a=b }", b"a=b"),
             ("{ other=b }", None),
+            ("{ {=b} foo=a }", b"a"),
+            ("{ {b=} {foo=a} }", b"a"),
+            ("{ {foo=} {foo=a} }", b"a"),
         ):
             self.assertEqual(open_table("inline:" + text, "p").lookup(b"FOO"), value, text)
+        table = open_table('inline:{ {"r s"@x = a}, {"b=c" = d}, {e\\ f = g} }', "p")
+        for key, value in (('"r s"@x', b"a"), ('"b=c"', b"d"), ("e\\ f", b"g")):
+            self.assertEqual(table.lookup(key.encode()), value)
+
+    def test_empty_value(self) -> None:
+        """An entry without a value is taken, named in a warning when it is found, and no answer."""
+        with capturedLogs() as events:
+            table = open_table("inline:{ {foo=a} {foo = } }", "p")
+            self.assertEqual(events, [])
+            self.assertIsNone(table.lookup(b"FOO"))
+        self.assertEqual(
+            [formatEvent(event) for event in events],
+            [
+                "table inline:{ {foo=a} {foo = } }: key FOO: empty string result is not allowed; "
+                "it should return NO RESULT in case of NOT FOUND"
+            ],
+        )
 
     def test_bad_inline(self) -> None:
         """Each error shows the table."""
@@ -126,7 +179,9 @@ class InlineTests(SynchronousTestCase):
             "inline:foo",
             "inline:{foo}",
             "inline:{ {foo} }",
-            "inline:{foo=}",
+            "inline:{ , }",
+            "inline:{ {} {a=b} }",
+            "inline:{ {a b = c} }",
             "inline:{x=y",
         ):
             error = self.assertRaises(ConfigError, open_table, text, "some_maps")

@@ -92,6 +92,10 @@ class PatternTests(SynchronousTestCase):
         for kind in BOTH:
             self.check(kind, ["!/a/ no", "/b/ b"], ("x", "no"), ("a", None), ("ab", "b"))
             self.check(kind, ["!!/a/ yes", "! /b/ no$$"], ("a", "yes"), ("x", "no$"), ("b", None))
+            self.check(kind, ["! !/b/ y"], ("b", "y"), ("c", None))
+            self.check(kind, ["! \t!! /b/ y"], ("b", None), ("c", "y"))
+            self.check(kind, ["if ! !/b/", "/./ y", "endif"], ("b", "y"), ("c", None))
+            self.assertRaises(ConfigError, inline, kind, "! !a|b! y")
 
     def test_if(self) -> None:
         """C{if} nests, may be negated, and does not end the search."""
@@ -107,6 +111,21 @@ class PatternTests(SynchronousTestCase):
             self.check(kind, ["/(q)?abc/ $1", "/abc/ second"], ("abc", None), ("qabc", "q"))
             self.check(kind, ["/(.)(.)(.)(.)(.)(.)(.)(.)(.)(.)(.)/ $11$10${1}0"], ("abcdefghijk", "kja0"))
             self.check(kind, ["/(\xe9)/ [$1]"], ("\xe9", None))
+
+    def test_empty_result(self) -> None:
+        """A result that turns out empty is named in a warning, and none."""
+        for kind in BOTH:
+            table = inline(kind, "/(q)?abc/ $1", "/abc/ second")
+            with capturedLogs() as events:
+                self.assertIsNone(table.lookup(b"ab\0c abc"))
+                self.assertEqual(table.lookup(b"qabc"), b"q")
+            self.assertEqual(
+                [formatEvent(event) for event in events],
+                [
+                    f"table {table.name}: key ab?c abc: empty string result is not allowed; "
+                    "it should return NO RESULT in case of NOT FOUND"
+                ],
+            )
 
     def test_no_substitution(self) -> None:
         """Where mail goes is not for a part of an address to say: such rules are left out, with a warning."""
@@ -165,6 +184,16 @@ class PatternTests(SynchronousTestCase):
             self.assertEqual(table.lookup(b"B"), b"b")
             self.assertEqual(list(table.sources), [str(path)])
             self.assertFalse(table.fixed_keys)
+
+    def test_nul(self) -> None:
+        """What comes after a NUL is not there."""
+        for kind in BOTH:
+            path = Path(self.mktemp()).absolute()
+            path.write_bytes(b"\0\n\0/a\n/a/ x \0y\n z\n/b/\0\n")
+            error = self.assertRaises(ConfigError, open_table, f"{kind}:{path}", "p")
+            self.assertIn("line 5: no replacement text", str(error))
+            path.write_bytes(b"\0\n\0/a\n/a/ x \0y\n z\n")
+            self.assertEqual(open_table(f"{kind}:{path}", "p").lookup(b"a"), b"x")
 
     def test_lines_of_a_key(self) -> None:
         """A folded header is one key: C{.} goes over newlines, C{^} and C{$} see them with flag m."""
@@ -233,6 +262,42 @@ class RegexpTests(SynchronousTestCase):
         table = inline("regexp", "/a\\(b\\)+$/x <$1>")
         self.assertEqual(table.lookup(b"ab+"), b"<b>")
         self.assertIsNone(table.lookup(b"abb"))
+
+    def test_basic_repetitions(self) -> None:
+        """In basic syntax C{*} and an interval repeat no repetition; C{\\+} and C{\\?} do."""
+        for pattern in (
+            "a\\{1\\}\\{2\\}",
+            "a*\\{2\\}",
+            "a\\+\\{2\\}",
+            "a\\?\\{2\\}",
+            "a\\{2\\}*",
+            "a**",
+        ):
+            error = self.assertRaises(ConfigError, inline, "regexp", f"/{pattern}/x y")
+            self.assertIn("Invalid preceding regular expression", str(error))
+        for pattern in ("a\\{2\\}\\+", "a\\+\\+", "a*\\?"):
+            self.assertEqual(inline("regexp", f"/{pattern}/x y").lookup(b"aa"), b"y", pattern)
+
+    def test_empty_first_branch(self) -> None:
+        """Where an empty first branch would do as well as the second one, the second one counts."""
+        for pattern, key, value in (
+            ("(|b)(.*)$", "bb", b"<b>"),
+            ("(|a|b)(.*)$", "ax", b"<a>"),
+            ("(|a|b)(.*)$", "bx", b"<>"),
+            ("(||a)(.*)$", "ax", b"<>"),
+            ("(()|a)(.*)$", "ax", b"<>"),
+            ("(|a*)(.*)$", "aax", b"<aa>"),
+        ):
+            table = inline("regexp", f"/{pattern}/ <$1>")
+            self.assertEqual(table.lookup(key.encode()), value, pattern)
+
+    def test_reference_to_another_branch(self) -> None:
+        """A back-reference is to a group that is complete where it stands."""
+        for pattern in ("(a)|\\1b", "((a)|\\2b)", "((a)\\2|(b)\\2)", "(a\\1)"):
+            error = self.assertRaises(ConfigError, inline, "regexp", f"/{pattern}/ y")
+            self.assertIn("Invalid back reference", str(error))
+        for pattern in ("(a)(b|\\1)", "((a)|b)\\2", "((a)|(b)|c)\\2", "(c)|(b)|(a)\\3"):
+            self.assertEqual(inline("regexp", f"/{pattern}/ y").lookup(b"aa"), b"y", pattern)
 
     def test_extensions(self) -> None:
         """Those of the C library: edges of words, and back-references, which PCRE2 matches."""
@@ -370,6 +435,34 @@ class PcreTests(SynchronousTestCase):
         """They are refused, as by PCRE2 itself."""
         for rule in ("/a\\u0041/ x", "/a\\Ub/ x", "/\\x{100}/ x", "/a\\q/ x"):
             self.assertRaises(ConfigError, inline, "pcre", rule)
+
+    def test_hexadecimal(self) -> None:
+        """What is in the braces of C{\\x{}} is a number; elsewhere C{\\x} takes the digits that there are."""
+        for pattern in (
+            "\\x{,}|a",
+            "\\x{",
+            "\\x{ }",
+            "\\x{41 }",
+            "\\x{ 41}",
+            "\\x{0,}",
+            "\\x{}",
+            "[\\x{,}a]",
+            "\\x{41",
+        ):
+            path = Path(self.mktemp()).absolute()
+            path.write_text(f"/{pattern}/ y\n")
+            error = str(self.assertRaises(ConfigError, open_table, f"pcre:{path}", "p"))
+            self.assertIn("\\x{}", error)
+            self.assertIsNone(loosened(pattern.encode(), Flags()))
+        for pattern, key in (
+            ("\\x{041}", "A"),
+            ("\\x{00000041}", "a"),
+            ("\\x4", "\x04"),
+            ("\\xg", "\0G"),
+            ("\\x", "\0"),
+        ):
+            table = inline("pcre", f"/{pattern}/ y")
+            self.assertEqual([table.lookup(each.encode()) for each in (key, "x")], [b"y", None], pattern)
 
     def test_limit(self) -> None:
         """A search that takes too long fails, and names table, line and parameter; the limit can be set."""
