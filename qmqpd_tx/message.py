@@ -11,7 +11,7 @@ import enum
 from collections.abc import Mapping
 from typing import NewType
 
-from attrs import Factory, frozen
+from attrs import Factory, field, frozen
 
 QueueID = NewType("QueueID", str)
 """The name of one message in the queue: unique, sortable by arrival, safe in a path and a log line."""
@@ -149,8 +149,10 @@ class Route:
     @ivar nexthop: the next-hop destination, as in C{example.org} or C{[127.0.0.1]:2525}; for the
         C{error} and C{retry} transports the reason text, with an optional leading RFC 3463 code.
     @ivar recipient: the address to deliver to.
+    @ivar local: whether its domain is of the local address class, wherever the route leads.
     """
 
     transport: str
     nexthop: str
     recipient: bytes
+    local: bool = field(default=False, eq=False)

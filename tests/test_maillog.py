@@ -23,7 +23,7 @@ from qmqpd_tx.maillog import MailLog
 from qmqpd_tx.maillog.render import delay_text, external, printable
 from qmqpd_tx.maillog.sinks import DescriptorSink
 
-SETTINGS = "myhostname = relay.example.org\n"
+SETTINGS = "compatibility_level = 3.6\nmyhostname = relay.example.org\n"
 START = 1795323652.25
 
 
@@ -119,6 +119,21 @@ class PostfixLineTests(Case):
                 "ABC: to=<x>, status=sent, to=<y@dst.test>, orig_to=<\u00fc r@d>",
                 usual,
             ],
+        )
+
+    def test_no_utf8(self) -> None:
+        """
+        With C{smtputf8_enable = no} each byte beyond ASCII is a C{?}, in JSON's text of the line, too.
+        """
+        for settings in ("", "maillog_format = json\n"):
+            maillog = self.open(settings + "smtputf8_enable = no\n")
+            log = self.logger(maillog)
+            log.info("to=<{to}>: {text}", to="j\u00f6\n@d".encode(), text="\u20ac\udcff")
+            log.info("to=<{to}>", to=b"j@d")
+            maillog.flush()
+        texts = [*self.lines()[:2], *(json.loads(line)["message"] for line in self.lines()[2:])]
+        self.assertEqual(
+            [text.partition("to=")[2] for text in texts], ['<"j???"@d>: ????', "<j@d>"] * 2, texts
         )
 
     def test_line(self) -> None:

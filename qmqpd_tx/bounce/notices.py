@@ -16,6 +16,7 @@ from attrs import evolve
 from twisted.internet.interfaces import IReactorTime
 
 from qmqpd_tx.address.smtputf8 import needs_smtputf8
+from qmqpd_tx.address.syntax import quote_address
 from qmqpd_tx.bounce.compose import Audience, Kind, Report
 from qmqpd_tx.bounce.records import FailedRecipient
 from qmqpd_tx.bounce.sending import send
@@ -42,8 +43,10 @@ def verp_address(sender: bytes, delimiters: bytes, recipient: bytes) -> bytes:
     @param sender: the envelope sender, not null.
     @param delimiters: the two VERP delimiters.
     @param recipient: about whom.
-    @return: the sender address that mail to this recipient was sent with (Postfix's VERP_README).
+    @return: the sender address that mail to this recipient was sent with (Postfix's VERP_README); but for a
+        recipient that needs quotes: those are a part of the address here, as in Postfix.
     """
+    recipient = quote_address(recipient)
     local, at, domain = sender.rpartition(b"@")
     if not at:
         local, domain = sender, b""
@@ -97,7 +100,7 @@ class Notices:
         @return: as L{to_sender}, with the same failures.
         """
         settings = self.settings
-        shown = b"MAILER-DAEMON@" + settings.origin
+        shown = b"MAILER-DAEMON@" + settings.hostname.encode()
         report = self._about(
             message, Kind.FAILED, recipients, Audience.POSTMASTER, shown, settings.double_bounces_to, True
         )

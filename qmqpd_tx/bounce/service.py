@@ -13,7 +13,8 @@ C{delay_warning_time}.
 
 A message from the null sender is a notice itself, and one from C{double_bounce_sender} a notice about a
 notice. The first is reported to C{2bounce_notice_recipient} if C{notify_classes} has C{2bounce}, the second
-to nobody. So nothing here can loop.
+to nobody. So nothing here can loop. Of an automatic copy that fails or waits, postmasters hear,
+and senders do not.
 """
 
 from __future__ import annotations
@@ -103,9 +104,6 @@ class Bounces:
 
     def bounced(self, message: IStoredMessage, outcomes: Sequence[Outcome]) -> Deferred[None]:
         """See L{IBounces.bounced}."""
-        outcomes = [outcome for outcome in outcomes if not outcome.recipient.silent]
-        if not outcomes:
-            return succeed(None)
         records = [encode_outcome(outcome) for outcome in outcomes]
         appended: Deferred[None] = self._queue.append_log(LogKind.BOUNCE, message.queue_id, records, True)
         return appended.addErrback(self._take_back, message.queue_id, outcomes)
@@ -218,13 +216,16 @@ class Bounces:
         if warned:
             return None
         waiting = decode_log(await self._queue.read_log(LogKind.DEFER, queue_id))
-        recipients = [recipient for recipient in waiting if not recipient.silent]
-        if not recipients:
+        heard = [recipient for recipient in waiting if not recipient.silent]
+        copied = waiting if "delay" in self._settings.classes else []
+        if not heard and not copied:
             return None
-        notice = await self._notices.to_sender(message, Kind.DELAYED, recipients, message.envelope.sender)
+        notice = None
+        if heard:
+            notice = await self._notices.to_sender(message, Kind.DELAYED, heard, message.envelope.sender)
         await self._note(LogKind.TRACE, queue_id, [encode_warning(self._clock.seconds())])
-        if "delay" in self._settings.classes:
-            await self._notices.copy(message, Kind.DELAYED, recipients)
+        if copied:
+            await self._notices.copy(message, Kind.DELAYED, copied)
         return notice
 
     async def _notify(self, message: IStoredMessage) -> QueueID | None:
@@ -273,14 +274,20 @@ class Bounces:
                 return None
             return await self._notices.double_bounce(message, recipients)
         if message.envelope.verp_delimiters is not None and settings.verp:
-            notice = await self._to_verp_senders(message, recipients, message.envelope.verp_delimiters)
-        else:
-            notice = await self._notices.to_sender(message, Kind.FAILED, recipients, sender)
-        if "bounce" in settings.classes:
+            return await self._report_one_by_one(message, recipients, message.envelope.verp_delimiters)
+        return await self._report_to(message, recipients, sender)
+
+    async def _report_to(
+        self, message: IStoredMessage, recipients: list[FailedRecipient], to: bytes
+    ) -> QueueID | None:
+        notice = None
+        if heard := [recipient for recipient in recipients if not recipient.silent]:
+            notice = await self._notices.to_sender(message, Kind.FAILED, heard, to)
+        if "bounce" in self._settings.classes:
             await self._notices.copy(message, Kind.FAILED, recipients)
         return notice
 
-    async def _to_verp_senders(
+    async def _report_one_by_one(
         self, message: IStoredMessage, recipients: list[FailedRecipient], delimiters: bytes
     ) -> QueueID | None:
         notice = None
@@ -288,7 +295,7 @@ class Bounces:
         try:
             for recipient in recipients:
                 to = verp_address(message.envelope.sender, delimiters, recipient.original)
-                notice = await self._notices.to_sender(message, Kind.FAILED, [recipient], to)
+                notice = await self._report_to(message, [recipient], to) or notice
                 told.append(recipient)
         except Exception:
             # The next try is about the others only.

@@ -16,10 +16,9 @@ class Settings:
     """
     @ivar hostname: C{myhostname}.
     @ivar mail_name: the program's name in field names.
-    @ivar origin: C{myorigin}.
     @ivar size_limit: C{bounce_size_limit}: longer messages are returned as headers only.
     @ivar classes: C{notify_classes}.
-    @ivar double_bounce: C{double_bounce_sender}, complete.
+    @ivar double_bounce: C{double_bounce_sender}, at C{myhostname} unless it names a domain.
     @ivar copies_to: C{bounce_notice_recipient}.
     @ivar double_bounces_to: C{2bounce_notice_recipient}.
     @ivar delays_to: C{delay_notice_recipient}.
@@ -33,7 +32,6 @@ class Settings:
 
     hostname: str
     mail_name: str
-    origin: bytes
     size_limit: int
     classes: frozenset[str]
     double_bounce: bytes
@@ -51,17 +49,16 @@ class Settings:
         """
         @return: the settings of a configuration.
         """
-        origin = config.string("myorigin").encode()
+        hostname = config.string("myhostname")
         sender = config.string("double_bounce_sender").encode()
         warning_time = config.seconds("delay_warning_time")
         filtered = "bounce" in config.words("internal_mail_filter_classes")
         return cls(
-            hostname=config.string("myhostname"),
+            hostname=hostname,
             mail_name=config.string("mail_name"),
-            origin=origin,
             size_limit=config.integer("bounce_size_limit"),
             classes=frozenset(config.words("notify_classes")),
-            double_bounce=sender if b"@" in sender else sender + b"@" + origin,
+            double_bounce=sender if b"@" in sender else sender + b"@" + hostname.encode(),
             copies_to=config.string("bounce_notice_recipient").encode(),
             double_bounces_to=config.string("2bounce_notice_recipient").encode(),
             delays_to=config.string("delay_notice_recipient").encode(),

@@ -85,7 +85,7 @@ class MailLog:
         Open the log.
 
         @param config: C{maillog_file}, C{maillog_file_prefixes}, C{maillog_format}, C{syslog_name},
-            C{syslog_facility}, C{info_log_address_format}, C{myhostname}.
+            C{syslog_facility}, C{info_log_address_format}, C{smtputf8_enable}, C{myhostname}.
         @param clock: runs the flush at the end of a turn.
         @param foreground: whether an empty C{maillog_file} means standard error instead of syslog.
         @param verbose: whether debug events, and what Twisted has to say, are logged too.
@@ -233,8 +233,8 @@ class MailLog:
         self._sink = sink
         self._syslog_name = printable(syslog_name)
         quote = config.string("info_log_address_format") == "external"
-        self._formatter = TextFormatter(quote)
-        self._renderer = renderer(hostname, syslog_name, self._pid, quote)
+        self._formatter = TextFormatter(quote, config.boolean("smtputf8_enable"))
+        self._renderer = renderer(hostname, syslog_name, self._pid, self._formatter)
         self._syslog = None
         if sink is None:
             self._sender = self._sender or SyslogSender3()

@@ -61,6 +61,7 @@ _LEVEL_NAMES: dict[Any, str] = {
     LogLevel.critical: "fatal",
 }
 
+_BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
 _ROUTE = re.compile(rb"@[A-Za-z0-9.,@-]+:")
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
@@ -73,6 +74,14 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def ascii_printable(text: str) -> str:
+    """
+    @return: as L{printable}, with a C{?} for each byte beyond ASCII too: Postfix's log with
+        C{smtputf8_enable = no}.
+    """
+    return _BEYOND_ASCII.sub(b"?", printable(text).encode("utf-8")).decode("ascii")
 
 
 def field_text(value: object) -> str:
@@ -168,10 +177,12 @@ class TextFormatter:
     L{formatEvent}, which remains for formats that are more than plain C{{name}} fields.
 
     @param quote: whether addresses are shown in external form.
+    @param utf8: whether UTF-8 is shown; otherwise C{?} for each of its bytes.
     """
 
-    def __init__(self, quote: bool = True) -> None:
+    def __init__(self, quote: bool = True, utf8: bool = True) -> None:
         self._quote = quote
+        self._utf8 = utf8
         self._compiled: dict[str, Compiled | None] = {}
 
     def text(self, event: Mapping[str, Any]) -> str:
@@ -221,6 +232,8 @@ class TextFormatter:
             text = _PREFIXES.get(level, "") + text
         if len(text) > TEXT_LIMIT:
             text = text[:TEXT_LIMIT] + "..."
+        if not self._utf8 and not text.isascii():
+            return ascii_printable(text)
         return text if text.isprintable() else printable(text)
 
     def _compile(self, format: object) -> Compiled | None:
@@ -262,17 +275,19 @@ class PostfixRenderer:
     Events to Postfix's lines: C{Nov 22 05:00:52 relay postfix/smtp[123]: text}.
     """
 
-    def __init__(self, hostname: str, syslog_name: str, pid: Callable[[], int], quote: bool = True) -> None:
+    def __init__(
+        self, hostname: str, syslog_name: str, pid: Callable[[], int], formatter: TextFormatter | None = None
+    ) -> None:
         """
         @param hostname: for the second column; Postfix shows the first label of C{myhostname}.
         @param syslog_name: what comes before the program name.
         @param pid: gives the process id (it changes when the service becomes a daemon).
-        @param quote: whether addresses are shown in external form.
+        @param formatter: makes the text.
         """
         self._hostname = printable(hostname)
         self._syslog_name = printable(syslog_name)
         self._pid = pid
-        self._formatter = TextFormatter(quote)
+        self._formatter = formatter or TextFormatter()
         self._timestamps = Timestamps()
         self._heads: dict[str, str] = {}
         self._heads_pid = -1
@@ -321,28 +336,21 @@ class JSONRenderer:
     C{queue_id} (when there is one), C{message} (the text of the line) and every field of the event.
     """
 
-    def __init__(self, hostname: str, syslog_name: str, pid: Callable[[], int], quote: bool = True) -> None:
-        """
-        As L{PostfixRenderer}.
-        """
+    def __init__(
+        self, hostname: str, syslog_name: str, pid: Callable[[], int], formatter: TextFormatter | None = None
+    ) -> None:
+        """As L{PostfixRenderer}."""
         self._hostname = hostname
         self._syslog_name = syslog_name
         self._pid = pid
-        self._formatter = TextFormatter(quote)
+        self._formatter = formatter or TextFormatter()
 
     def lines(self, events: Iterable[tuple[Mapping[str, Any], str]]) -> list[str]:
-        """
-        Render the events of a turn.
-
-        @param events: events with their programs.
-        @return: the lines, with their ends.
-        """
+        """As L{PostfixRenderer.lines}."""
         return [self.line(event, program) for event, program in events]
 
     def line(self, event: Mapping[str, Any], program: str) -> str:
-        """
-        @return: the line, with its end.
-        """
+        """As L{PostfixRenderer.line}."""
         level = event.get("log_level")
         if event.get("log_failure") is not None and level is LogLevel.critical:
             level = LogLevel.error

@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from qmqpd_tx.events import Logger
-from qmqpd_tx.interfaces import IBounces, IConfig, IFlush, IMailQueue
+from qmqpd_tx.interfaces import IBounces, IConfig, IFlush, IMailQueue, IntakeError
 from qmqpd_tx.message import Queue, RecipientState
 from qmqpd_tx.qmgr.chores import Chores, TimeLimitExceeded
 from qmqpd_tx.qmgr.job import ActiveQueue, Job, Trouble, Wish
@@ -155,6 +155,7 @@ class Finisher:
                 if (job.bounced or not job.fresh) and not await self._try(
                     job, "notify the sender; will try again", self._bounces.notify, job.message
                 ):
+                    log.info("{queue_id}: status=deferred (bounce failed)", queue_id=job.queue_id)
                     keep = True
                 elif job.kept and not job.expired and job.wish is Wish.NONE:
                     await self._try(job, "delay warning", self._bounces.delayed, job.message)
@@ -189,6 +190,10 @@ class Finisher:
                 await self._chores.limited(job.queue_id, what, asked)
         except TimeLimitExceeded:
             # It is in the log already.
+            return False
+        except IntakeError as refused:
+            # A notice is mail, which cleanup may refuse like any other.
+            log.warn("{queue_id}: {what}: {reason}", queue_id=job.queue_id, what=what, reason=str(refused))
             return False
         except Exception:
             log.failure("{queue_id}: {what}", queue_id=job.queue_id, what=what)

@@ -3,8 +3,8 @@ Hands recipients whose destination is known to the scheduler, or says why they a
 
 Takes recipients and their routes. Those of a dead destination, of a throttled transport or of one in
 C{defer_transports} are deferred without a try, unless a person has asked for the message; so are those to
-whom the resolver gave no route. Mail for the local double-bounce address is logged and discarded, which ends
-every loop of bounces. Nothing here is durable: whoever is not tried stays in the queue file. Answers to
+whom the resolver gave no route. Mail for the local double-bounce address is logged and discarded: it is about
+a notice to the postmaster. Nothing here is durable: whoever is not tried stays in the queue file. Answers to
 qmgr(8)'s message part.
 """
 
@@ -56,14 +56,11 @@ class Handover:
 
     def reconfigure(self, config: IConfig) -> None:
         """
-        @param config: where C{double_bounce_sender}, C{myorigin}, C{local_transport} and
-            C{defer_transports} are read.
+        @param config: where C{double_bounce_sender} and C{defer_transports} are read.
         """
         self._defer_transports = frozenset(config.words("defer_transports"))
-        self._local_transport = config.string("local_transport").partition(":")[0]
         double_bounce = config.string("double_bounce_sender").encode("utf-8", "surrogateescape").lower()
         self._double_bounce = double_bounce.partition(b"@")[0] + b"@"
-        self._origin = config.string("myorigin").encode("utf-8", "surrogateescape").lower()
 
     def deferred_transport(self, transport: str) -> bool:
         """
@@ -149,7 +146,7 @@ class Handover:
             return False
         if CONTENT_FILTER in job.message.envelope.attributes:
             return False
-        if route.transport != self._local_transport and address[size:].lower() != self._origin:
+        if not route.local:
             return False
         text = "undeliverable postmaster notification discarded"
         outcome = Outcome(recipient, Action.SENT, "2.0.0", text)

@@ -147,6 +147,23 @@ class Warnings(DelayTestCase):
         (notice,) = self.defer(self.again(message), [copy, recipient])
         self.assertNotIn(b"archive@x.test", notice.content)
 
+    def test_automatic_copy_and_postmaster(self) -> None:
+        """
+        As in Postfix, the postmaster hears of a copy that is late, also when nothing else is, and once.
+        """
+        self.configure(WARN + "always_bcc = archive@x.test\nnotify_classes = delay\n")
+        message, (recipient, copy) = self.message()
+        other, (_, alone) = self.message()
+        self.intake.clock.advance(5 * HOUR)
+        told, postmaster = self.defer(message, [copy, recipient])
+        self.assertEqual(self.named(told), ["bad@y.test"])
+        self.assertEqual(self.named(postmaster), ["archive@x.test", "bad@y.test"])
+        for count in (1, 0):
+            self.successResultOf(self.bounces.deferred(other, [late(alone)]))
+            self.assertIsNone(self.successResultOf(self.bounces.delayed(other)))
+            found = self.stored()
+            self.assertEqual([self.named(notice) for notice in found], [["archive@x.test"]] * count)
+
     def test_after_restart(self) -> None:
         """
         That the warning was sent is remembered on disk.

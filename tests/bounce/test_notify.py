@@ -47,6 +47,44 @@ class Audience(BounceTestCase):
         (notice,) = self.notices(message, [failure(copy), failure(recipient)])
         self.assertNotIn(b"archive@x.test", notice.content)
 
+    def test_automatic_copy_and_postmaster(self) -> None:
+        """
+        The postmaster hears of a copy that cannot be delivered, also when nothing else failed, and of double
+        bounces.
+        """
+        settings = "always_bcc = archive@x.test\nnotify_classes = bounce, 2bounce\n"
+        self.configure(settings)
+        message, (_, copy) = self.message()
+        self.successResultOf(self.bounces.bounced(message, [failure(copy)]))
+        self.assertIsNone(self.successResultOf(self.bounces.notify(message)))
+        (alone,) = self.intake.arrivals.stored
+        self.configure(settings)
+        message, (recipient, copy) = self.message()
+        told, both = self.notices(message, [failure(recipient), failure(copy)])
+        self.configure(settings)
+        message, (_, copy) = self.message(sender=b"")
+        (double,) = self.notices(message, [failure(copy)])
+        for notice in (alone, both, double):
+            self.assertEqual(notice.envelope.sender, b"double-bounce@relay.test")
+            self.assertIn(b"archive@x.test", notice.content)
+        self.assertEqual(told.envelope.sender, b"")
+        self.assertNotIn(b"archive@x.test", told.content)
+
+    def test_postmaster_sender(self) -> None:
+        """
+        Notices to the postmaster come from this host, whatever C{myorigin} is; only what comes from there
+        is one.
+        """
+        settings = "myorigin = origin.test\nnotify_classes = bounce\ndouble_bounce_sender = db\n"
+        for sender, count in ((b"db@origin.test", 2), (b"s@ex.test", 2), (b"DB@relay.test", 0)):
+            self.configure(settings)
+            message, (recipient,) = self.message(sender=sender)
+            notices = self.notices(message, [failure(recipient)])
+            self.assertEqual(len(notices), count)
+            self.assertEqual(
+                [notice.envelope.sender for notice in notices[1:]], [b"db@relay.test"] * (count // 2)
+            )
+
     def test_null_sender(self) -> None:
         """
         Nobody is told about a notice that cannot be delivered, by default.
@@ -130,6 +168,33 @@ class Audience(BounceTestCase):
         blocks = self.parse(second)[2]
         self.assertEqual(len(blocks), 2)
         self.assertEqual(blocks[1]["Final-Recipient"], "rfc822; bill@z.test")
+
+    def test_verp_quoted(self) -> None:
+        """
+        As in Postfix, a recipient that needs quotes has them in the address to which the notice goes.
+        """
+        message, recipients = self.message(sender=b"l@x.test", recipients=[b"q u@y.test"], verp=b"-=")
+        (notice,) = self.notices(message, [failure(recipient) for recipient in recipients])
+        self.assertEqual(notice.recipients[0][0], b'l-"q u"=y.test@x.test')
+
+    def test_verp_copies(self) -> None:
+        """
+        As in Postfix, the postmaster has a copy for each recipient of VERP mail.
+        """
+        self.configure("notify_classes = bounce\n")
+        addresses = [b"joe@y.test", b"bill@z.test"]
+        message, recipients = self.message(sender=b"l@x.test", recipients=addresses, verp=b"-=")
+        notices = self.notices(message, [failure(recipient) for recipient in recipients])
+        self.assertEqual(
+            [notice.recipients[0][0] for notice in notices],
+            [
+                b"l-joe=y.test@x.test",
+                b"postmaster@relay.test",
+                b"l-bill=z.test@x.test",
+                b"postmaster@relay.test",
+            ],
+        )
+        self.assertNotIn(b"bill@z.test", notices[1].content)
 
     def test_one_notice_for_verp_mail(self) -> None:
         """

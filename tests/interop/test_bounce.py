@@ -14,6 +14,7 @@ from email.message import Message
 
 from attrs import frozen
 
+from qmqpd_tx.address import quote_address
 from qmqpd_tx.message import Recipient
 from qmqpd_tx.status import Action, Outcome
 from tests.bounce.support import BounceTestCase
@@ -129,7 +130,7 @@ class BounceComparison(BounceTestCase):
         return [
             notice(
                 b"<%s>" % found.envelope.sender,
-                tuple(b"<%s>" % address for address, _ in found.recipients),
+                tuple(b"<%s>" % quote_address(address) for address, _ in found.recipients),
                 found.content,
                 [message.queue_id],
             )
@@ -201,7 +202,7 @@ class BounceComparison(BounceTestCase):
         """
         The postmaster is told about a notice that failed.
         """
-        self.start(notify_classes="2bounce")
+        self.start(notify_classes="2bounce", myorigin="origin.test")
         self.compare(Case("null", CONTENT, b"", (b"bad@y.test",)))
 
     def test_double_bounce_sender(self) -> None:
@@ -225,3 +226,13 @@ class BounceComparison(BounceTestCase):
         self.start()
         self.sink.refuse = {b"<" + key: reply for key, reply in REFUSALS.items()}
         self.compare(Case("verp", CONTENT, b"l-@x.test-@[]", (b"bad@y.test", b"plain@z.test")), 2)
+
+    def test_verp_quoted(self) -> None:
+        """
+        A recipient that needs quotes has them in the address to which the notice goes.
+        """
+        self.start()
+        self.sink.refuse = {b'<"one bad"@': REFUSALS[b"bad@"]}
+        case = Case("quoted", CONTENT, b"l-@x.test-@[]", (b"one bad@y.test",))
+        (theirs,), (ours,) = self.theirs(case, 1), self.ours(case)
+        self.assertEqual((theirs.sender, theirs.recipients), (ours.sender, ours.recipients))

@@ -222,33 +222,48 @@ class DeliverTests(QueueManagerTestCase):
 
 
 class DoubleBounceTests(QueueManagerTestCase):
-    """Mail for the double-bounce address ends here."""
+    """Mail for the double-bounce address ends here, when it is local."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.transports["local"] = self.local = ScriptedTransport(program="local")
+        self.router.routes[b"here.test"] = lambda address: Route("local", "host.test", address, True)
 
     def test_discarded(self) -> None:
-        """As seen in Postfix: logged and discarded, in any case, when the domain is local."""
-        queue_id = self.send("Double-Bounce@origin.test", sender=b"")
-        self.assertEqual(self.smtp.requests, [])
+        """As seen in Postfix: logged and discarded, in any case."""
+        queue_id = self.send("Double-Bounce@here.test", sender=b"")
+        self.assertEqual((self.smtp.requests, self.local.requests), ([], []))
         self.assertEqual(self.where(queue_id), [])
         self.assertEqual(
             self.lines(queue_id)[1:],
             [
-                "qmgr: to=<Double-Bounce@origin.test>, relay=none, delay=0, delays=0/0/0/0, dsn=2.0.0,"
+                "qmgr: to=<Double-Bounce@here.test>, relay=none, delay=0, delays=0/0/0/0, dsn=2.0.0,"
                 " status=sent (undeliverable postmaster notification discarded)",
                 "qmgr: removed",
             ],
         )
 
-    def test_local_domain(self) -> None:
-        """Any domain that goes to the local transport will do."""
-        self.transports["local"] = local = ScriptedTransport(program="local")
-        self.router.routes[b"here.test"] = lambda address: Route("local", "here.test", address)
-        self.send("double-bounce@here.test", "user@here.test")
-        self.assertEqual(local.delivered(), [b"user@here.test"])
+    def test_others_there(self) -> None:
+        """Other local addresses have their mail."""
+        self.send("double-bounce@here.test", "user@here.test", "double-bounce+x@here.test")
+        self.assertEqual(sorted(self.local.delivered()), [b"double-bounce+x@here.test", b"user@here.test"])
 
     def test_elsewhere(self) -> None:
-        """Somebody else's double-bounce address is an address."""
+        """Somebody else's double-bounce address is an address, and C{myorigin} need not be local."""
         self.send("double-bounce@elsewhere.test")
-        self.assertEqual(self.smtp.delivered(), [b"double-bounce@elsewhere.test"])
+        self.send("double-bounce@origin.test")
+        self.assertEqual(
+            self.smtp.delivered(), [b"double-bounce@elsewhere.test", b"double-bounce@origin.test"]
+        )
+
+    def test_wherever_it_goes(self) -> None:
+        """The address class decides, and no route does."""
+        for local, count in ((True, 0), (False, 1)):
+            self.router.routes[b"here.test"] = lambda address, local=local: Route(
+                "smtp", "[in]", address, local
+            )
+            self.send("double-bounce@here.test")
+            self.assertEqual(len(self.smtp.requests), count)
 
 
 class DeadDestinationTests(QueueManagerTestCase):

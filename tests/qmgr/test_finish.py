@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 
-from qmqpd_tx.interfaces import DeliveryRequest, MessageNotFound, SpoolError
+from qmqpd_tx.interfaces import DeliveryRequest, IntakeError, MessageNotFound, SpoolError
 from qmqpd_tx.message import Queue
 from qmqpd_tx.status import Action, DeliveryReport
 from tests.qmgr.scripted import QueueManagerTestCase, bounced, deferred, hangs, sent
@@ -97,6 +97,22 @@ class OrderTests(QueueManagerTestCase):
         self.smtp.script = half
         self.send("u@good.test", "u@bad.test")
         self.assertEqual(self.queue.story, ["move to active", "mark", "move to deferred"])
+
+    def test_refused_notice(self) -> None:
+        """A notice that cleanup refuses is no bug: the message waits, and the log says why."""
+        self.smtp.script = bounced
+        refused = fail(IntakeError(False, "4.6.0", "Error: 4.6.0 Alias expansion error"))
+        self.patch(self.bounces, "notify", lambda message: refused)
+        queue_id = self.send("u@d.test")
+        self.assertEqual(self.where(queue_id), [Queue.DEFERRED])
+        self.assertEqual(self.flushLoggedErrors(), [])
+        self.assertEqual(
+            self.lines(queue_id)[-2:],
+            [
+                "qmgr: notify the sender; will try again: Error: 4.6.0 Alias expansion error",
+                "qmgr: status=deferred (bounce failed)",
+            ],
+        )
 
     def test_failed_notice(self) -> None:
         """A notice that cannot be sent keeps the message; later the notice goes, and nothing is repeated."""

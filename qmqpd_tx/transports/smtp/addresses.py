@@ -3,8 +3,9 @@ Envelope addresses on the wire.
 
 Takes the address as the queue has it (unquoted), gives what stands between C{<} and C{>}; quotes the
 local part where RFC 5321 section 4.1.2 wants it (C{smtp_quote_rfc821_envelope}), and encodes RFC 3461
-ORCPT values. Fails with L{BadAddress} for what must never reach a server: a line end or NUL, which could
-start another command, and a domain that would end the path early.
+ORCPT values. A domain goes out as it is, bad or not: the server may judge that, as with Postfix. Fails with
+L{BadAddress} for what must never reach a server: a line end or NUL, which could start another command; and in
+a domain other controls, and brackets, quotes and backslashes, which could end the path early, or never.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ _ATOM = rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\xff\-]+"
 _DOMAIN = rb"[^\x00-\x20<>()\",;\\@\x7f]+"
 _PLAIN = re.compile(rb"%b(?:\.%b)*@%b" % (_ATOM, _ATOM, _DOMAIN))
 _DOT_ATOM = re.compile(rb"%b(?:\.%b)*" % (_ATOM, _ATOM))
-_ONLY_DOMAIN = re.compile(_DOMAIN)
+_UNSAFE_DOMAIN = re.compile(rb'[\x00-\x1f<>"\\\x7f]')
 _CONTROL = re.compile(rb"[\r\n\0]")
 _SPECIAL = re.compile(rb'([\\"])')
 _NOT_XTEXT = re.compile(rb"[^!-*,-<>-~]")
@@ -40,7 +41,7 @@ def wire_address(address: bytes, quote: bool) -> bytes:
     local, at, domain = address.rpartition(b"@")
     if not at:
         local, domain = address, b""
-    elif not _ONLY_DOMAIN.fullmatch(domain):
+    elif _UNSAFE_DOMAIN.search(domain):
         raise BadAddress("bad domain name in address")
     if quote and not _DOT_ATOM.fullmatch(local):
         local = b'"' + _SPECIAL.sub(rb"\\\1", local) + b'"'

@@ -563,7 +563,10 @@ class Addresses(World):
             b"a\n@to.test",
             b"a\0@to.test",
             b"a@to.test> X",
-            b"a@b c",
+            b"a@b>c",
+            b"a@b\x01",
+            b'a@b"c',
+            b"a@b\\",
         ]
         delivery = self.deliver(recipients=[*evil, b"good@to.test"])
         peer = self.accept()
@@ -574,6 +577,10 @@ class Addresses(World):
         self.assertEqual(
             results, {**dict.fromkeys(evil, (BOUNCED, "5.1.3")), b"good@to.test": (SENT, "2.0.0")}
         )
+
+    def test_other_bad_domains_are_for_the_server_to_judge(self) -> None:
+        for address in (b"a@b c", b"a@b;c", b"a@b(c)", b"a@b:c", b"a@", b"a@b..c"):
+            self.assertTrue(self.commands(sender=address).startswith(b"MAIL FROM:<" + address + b">\r\n"))
 
     def test_bad_sender_bounces_without_a_connection(self) -> None:
         outcome = self.outcome(self.deliver(sender=b"a\r\n@b"))
