@@ -19,3 +19,13 @@ Mail that arrives in a steady stream is delivered as it comes: while mail arrive
 Addresses in headers and lines of table files are read right by Python 3.11.0 to 3.11.4, too, which Debian 12 has.
 
 Patterns of ``pcre:`` tables are bounded for the whole key (``pattern_match_limit``) and, all long searches of a table together, in time (``pattern_time_limit``). Limits of the PROXY protocol are parameters (``qmqpd_upstream_proxy_header_limit``, ``qmqpd_upstream_proxy_pending_limit``).
+
+Mail for unknown users of virtual alias domains bounces whatever ``transport_maps`` say. ``@domain`` as a result of a map keeps an address extension once. Non-ASCII letters of a domain stay what they are. Quotes around a local part without a domain keep ``!``, ``%`` and ``@`` in it from being read as a route.
+
+Postmasters hear of automatic copies that fail; notices to them come from ``double_bounce_sender@$myhostname``. Mail for that address is discarded where it is local, and nowhere else. A notice that cleanup refuses is tried again without a traceback in the log. Senders with unusual domains are for the next server to judge.
+
+``mime_nesting_limit`` is enforced wherever headers are looked up; ``strict_8bitmime_body`` also sees preambles; of several flaws in its form a message is refused for the gravest. The ``Received`` header made here is looked up also when another header has ended the inspection.
+
+Rules may stand in ``regexp:{...}`` on postmap's command line; several ``!`` may have white space between them; lines of texthash that are not UTF-8, and what follows a NUL, are left out; a negative ``expansion_limit`` is no limit. Warnings about texthash lines have Postfix's words. A parameter that is set twice is named. ``postconf -d`` ignores main.cf, and ``postconf -M`` prints all lines.
+
+Content that was treated otherwise than in Postfix: ``From`` lines next to carriage returns, stripped characters, ``no_header_body_checks``, MIME headers that are dropped or replaced, ``header_size_limit`` after rewriting, the order of hops, checks and disallowed characters, names in log lines of checks.

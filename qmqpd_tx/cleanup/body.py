@@ -149,6 +149,8 @@ class BodyWalk:
         """
         rest = self.feed(b"\n") if self._tail else b""
         self._end_header(b"", 0)
+        if self._opening or self._place is not Place.TEXT:
+            self._watcher.end_part_headers()
         return rest + self._edited(b"", 0)
 
     def _open(self) -> None:
@@ -162,7 +164,7 @@ class BodyWalk:
         An empty line after headers.
         """
         structure = self._structure
-        nested = structure is not None and structure.enter_message()
+        nested = structure is not None and structure.end_headers()
         self._place = Place.NESTED if nested else Place.TEXT
         self._offset = 0 if nested else 1
 
@@ -221,7 +223,9 @@ class BodyWalk:
         """
         @return: whether a boundary begins there; only the first piece of a line counts.
         """
-        return data.startswith(delimiters, at) and data[at : at + self._limit].startswith(delimiters)
+        if not data.startswith(delimiters, at) or data.startswith(b"\n", at + 2):
+            return False
+        return data[at : at + self._limit].startswith(delimiters)
 
     def _piece(self, data: bytes, position: int) -> int:
         """
@@ -338,8 +342,10 @@ class BodyWalk:
             self._middle = data[end - 1] != 0x0A
             self._extend(line, first)
             return end
-        if first and self._structure is not None and line.startswith(self._structure.delimiters):
+        structure = self._structure
+        if first and structure is not None and self._delimits(data, position, structure.delimiters):
             self._end_header(data, position)
+            self._watcher.end_part_headers()
             return self._boundary(data, position)
         if first and not line:
             self._end_header(data, position)

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from qmqpd_tx.address.lookup import AddressLookup, Found
 from qmqpd_tx.address.mailboxes import is_address, parse_addresses
 from qmqpd_tx.address.rewrite import CONTROLS, AddressRewriter
-from qmqpd_tx.address.syntax import fold_address, quote_address, quote_local_part
+from qmqpd_tx.address.syntax import fold_address, quote_address, quote_local_part, split_address
 from qmqpd_tx.cleanup.errors import MapError
 from qmqpd_tx.events import Logger
 from qmqpd_tx.interfaces import TableError
@@ -84,7 +84,9 @@ class AddressMap:
 
     def _addresses(self, address: bytes, value: bytes, extension: bytes) -> list[bytes]:
         if value.startswith(b"@"):
-            value = quote_local_part(address.rpartition(b"@")[0]) + value
+            local, _ = split_address(address)
+            # What the key left out of it comes back below, if it does.
+            value = quote_local_part(local.removesuffix(extension)) + value
         if is_address(value):
             found = [self._rewriter.rewrite(value)]
             return [_extended(found[0], extension)] if extension and self._propagate else found
@@ -94,7 +96,7 @@ class AddressMap:
                 f"{self.parameter} lookup of {_shown(address)} returns non-address result"
                 f' "{value.decode("utf-8", "backslashreplace")}"'
             )
-        found = [self._rewriter.rewrite(one) for one in parsed.addresses]
+        found = parsed.complete(self._rewriter)
         if extension and self._propagate:
             return [_extended(one, extension) for one in found]
         return found

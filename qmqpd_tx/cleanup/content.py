@@ -23,6 +23,7 @@ from qmqpd_tx.cleanup.headers import HeaderSection, Part
 from qmqpd_tx.cleanup.inspector import Inspector
 from qmqpd_tx.cleanup.mapping import AddressMaps
 from qmqpd_tx.cleanup.missing import lacks_from, missing_from, missing_headers, undisclosed
+from qmqpd_tx.cleanup.opening import Opening
 from qmqpd_tx.cleanup.received import received
 from qmqpd_tx.cleanup.remarks import Remarks
 from qmqpd_tx.cleanup.settings import Settings
@@ -58,8 +59,11 @@ class Content:
         "_inspector",
         "_last",
         "_needs_from",
+        "_opening",
         "_queue_id",
+        "_rejected",
         "_settings",
+        "_stripped",
         "_verdict",
         "eight_bit",
         "eight_bit_headers",
@@ -97,11 +101,13 @@ class Content:
         checks = settings.checks
         self._inspector: Inspector | None = None
         looks = treatment.checks and checks.looks
-        if looks or checks.strict:
+        if treatment.checks and (looks or checks.strict):
             self._inspector = Inspector(checks, verdict, queue_id, client, looks)
             self.remarks = self._inspector.remarks
         else:
             self.remarks = Remarks(queue_id, client)
+        self._rejected = settings.rejected if treatment.checks else None
+        self._stripped = settings.stripped if treatment.checks else b""
         remote = treatment.remote_domain is not None
         self._add = not remote or settings.always_add
         if remote or maps.maps_headers:
@@ -109,6 +115,7 @@ class Content:
             self._headers = HeaderSection(settings.rules, self._inspector, mapped, maps.headers.get)
         else:
             self._headers = HeaderSection(settings.rules, self._inspector)
+        self._opening: Opening | None = Opening(settings.rules.line_limit)
         self._first_chunk = True
         self._held: list[bytes] | None = []
         self._held_size = 0
@@ -124,18 +131,29 @@ class Content:
 
         @return: what to store now.
         """
-        settings = self._settings
-        if settings.rejected is not None:
-            found = settings.rejected.search(data)
-            if found is not None:
-                line = line_around(data, found.start())
-                self.remarks.add("reject", "content", line, b"5.7.1 disallowed character")
-                raise IntakeError(True, "5.7.1", "Error: 5.7.1 disallowed character")
-        if settings.stripped:
-            data = data.translate(None, settings.stripped)
+        opening = self._opening
+        if opening is not None:
+            data = opening.feed(data)
+            if opening.is_over:
+                self._opening = None
+        return await self._take(data) if data else b""
+
+    async def _take(self, data: bytes) -> bytes:
         if b"\r" in data:
             # A stray CR is not to pass for a line end anywhere (SMTP smuggling).
             data = data.replace(b"\r", b" ")
+        if self._rejected is not None:
+            found = self._rejected.search(data)
+            if found is not None:
+                return await self._refused(data, found.start())
+        if self._stripped:
+            data = data.translate(None, self._stripped)
+        return await self._took(data) if data else b""
+
+    async def _took(self, data: bytes) -> bytes:
+        """
+        @param data: the next bytes, with none in them that no message may have.
+        """
         if not self.eight_bit and not data.isascii():
             self.eight_bit = True
         headers = self._headers
@@ -153,6 +171,22 @@ class Content:
         header = await joined(output)
         return self._kept(header) if body is None else self._end_headers(header, body)
 
+    async def _refused(self, data: bytes, position: int) -> bytes:
+        """
+        There is a character that no message may have. What checks find in the lines before it comes first.
+
+        @param data: the next bytes.
+        @param position: where in them it is.
+        @return: nothing, when a check has decided.
+        @raise IntakeError: otherwise.
+        """
+        await self._took(data[: data.rfind(b"\n", 0, position) + 1].translate(None, self._stripped))
+        if not self._verdict.over:
+            line = line_around(data, position).partition(b"\0")[0]
+            self.remarks.add("reject", "content", line, b"5.7.1 disallowed character")
+            raise IntakeError(True, "5.7.1", "Error: 5.7.1 disallowed character")
+        return b""
+
     async def end(self) -> bytes:
         """
         There is no more.
@@ -160,9 +194,11 @@ class Content:
         @return: the rest to store.
         """
         rest = b""
+        if self._opening is not None:
+            rest = await self._take(self._opening.close())
         if self._headers.part is not _BODY:
             output, body = self._headers.close()
-            rest = self._end_headers(await joined(output), body)
+            rest += self._end_headers(await joined(output), body)
         if self._inspector is not None:
             rest += self._stored(self._inspector.body_end())
         if self._last and self._last != b"\n":
@@ -176,12 +212,15 @@ class Content:
         @param sender: the envelope sender.
         @return: what comes before all that was written.
         """
+        settings = self._settings
         date = self._date.render(self._arrival)
-        top = received(self._settings, self._queue_id, self._client, recipient, date)
-        if self._inspector is not None:
-            top = self._inspector.header(top)
+        top = received(settings, self._queue_id, self._client, recipient, date)
+        checked = top if self._inspector is None else self._inspector.header(top)
+        if settings.rules.drops(b"received"):
+            checked = checked.removesuffix(top)
+        top = checked
         if self._needs_from:
-            origin = missing_from(self._headers, sender) + undisclosed(self._headers, self._settings)
+            origin = missing_from(self._headers, sender) + undisclosed(self._headers, settings)
             top = b"".join((top, *self._held, origin)) if self._held is not None else top + origin
         self._note_headers(top)
         return top
@@ -189,10 +228,8 @@ class Content:
     def _end_headers(self, header: bytes, body: bytes) -> bytes:
         if self._verdict.over:
             return b""
+        self._count_hops()
         headers = self._headers
-        if headers.received + 1 >= self._settings.hopcount_limit:
-            log.warn("{queue_id}: message rejected: hopcount exceeded", queue_id=self._queue_id)
-            raise IntakeError(True, "5.4.6", "Error: too many hops")
         self._note_headers(header)
         missing, self.message_id = missing_headers(
             headers, self._settings, self._queue_id, self._arrival, self._date, self._add
@@ -207,6 +244,11 @@ class Content:
             return self._stored(body)
         return self._stored(b"".join((*held, header, missing, body)))
 
+    def _count_hops(self) -> None:
+        if self._headers.received >= self._settings.rules.received_limit:
+            log.warn("{queue_id}: message rejected: hopcount exceeded", queue_id=self._queue_id)
+            raise IntakeError(True, "5.4.6", "Error: too many hops")
+
     def _note_headers(self, header: bytes) -> None:
         """Remember whether a header is beyond ASCII, where somebody wants to know."""
         if self._settings.detection.origins and not header.isascii():
@@ -218,8 +260,9 @@ class Content:
 
         @return: what to store now.
         """
-        if not header:
+        if not header or self._verdict.over:
             return b""
+        self._count_hops()
         self._note_headers(header)
         if self._held is None:
             return header

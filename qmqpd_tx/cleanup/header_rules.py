@@ -21,7 +21,8 @@ from qmqpd_tx.cleanup.remembered import Remembered
 
 ADDRESS_HEADERS = frozenset(
     b"to cc from sender reply-to errors-to return-receipt-to disposition-notification-to apparently-to"
-    b" mail-followup-to resent-to resent-cc resent-from resent-sender resent-reply-to".split()
+    b" mail-followup-to resent-to resent-cc resent-from resent-sender resent-reply-to"
+    b" bcc resent-bcc return-path".split()
 )
 """The headers whose addresses are made complete."""
 
@@ -65,6 +66,7 @@ class HeaderRules:
     @ivar complete: gives a header's value with complete addresses, or L{None} if it may stay, or a Deferred
         of one of these; takes name and value.
     @ivar clean: matches values that are known to be complete.
+    @ivar received_limit: with so many C{Received} headers a message is refused; ours is not counted.
     @ivar seen: what L{known} has given, by name as it is written.
     @ivar completed: what L{complete} gives for a header, as in L{HeaderSection}; C{b""}: it may stay.
     """
@@ -74,8 +76,16 @@ class HeaderRules:
     line_limit: int
     complete: Callable[[bytes, bytes], bytes | Deferred[bytes | None] | None]
     clean: re.Pattern[bytes] = CLEAN
+    received_limit: int = 49
     completed: Remembered[bytes] = Factory(lambda: Remembered(True, len))
     seen: dict[bytes, tuple[bytes, int]] = Factory(dict)
+
+    def drops(self, name: bytes) -> bool:
+        """
+        @param name: in lower case.
+        @return: whether C{message_drop_headers} has it.
+        """
+        return bool(self.kinds.get(name, 0) & Kind.DROP.value)
 
     def known(self, name: bytes) -> tuple[bytes, int] | None:
         """

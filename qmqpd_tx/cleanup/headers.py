@@ -1,20 +1,24 @@
 """
 The header section, as it streams by. Sans-I/O.
 
-Takes content in any chunking, lines ending in LF and CR already replaced; gives the header section as it
+Takes content in any chunking, as L{Opening<qmqpd_tx.cleanup.opening.Opening>} gives it, lines ending in LF
+and CR already replaced; gives the header section as it
 is to be stored, in pieces, and where the body starts. Holds at most the header that is being assembled,
 cut at C{header_size_limit}. Promises that any chunking gives the same bytes. Never raises: what is no
-header starts the body. Answers to cleanup(8) and to what qmqpd(8) does with C{From } lines.
+header starts the body. Answers to cleanup(8).
 
 The rules, watched in a running Postfix:
 
-  - C{From } lines (with any number of C{>}) at the very start become C{X-Mailbox-Line:} headers;
   - a header is a name of printable ASCII, then blanks (which are dropped), then a colon; lines that start
-    with a blank continue it, a line of nothing but blanks too; a first line that starts with a blank, or
-    a line that is no header, starts the body, and an empty line is put before it;
+    with a blank continue it, a line of nothing but blanks too; before the first header they stay what
+    they are (a CR, or a character that is stripped, came first there);
+  - a line that is no header starts the body, and an empty line is put before it;
   - each line of a header ends at its first NUL;
   - a header over the limit is cut there, and then at its last line end if that is in the last tenth;
-  - headers in C{message_drop_headers} are dropped, but a dropped C{Resent-Bcc} makes a message resent;
+  - headers in C{message_drop_headers} are dropped, but a dropped C{Resent-Bcc} makes a message resent. MIME
+    headers, and what a check puts in their place, are never dropped and otherwise treated;
+  - what comes after the last C{Received} header that is too many does not matter;
+  - a rewritten header is cut at the limit again;
   - a header is checked first (L{HeaderInspector}). What a check puts in its place is then treated as if it
     had come, but does not count as C{Received}; what it puts before it is not treated at all.
 """
@@ -34,7 +38,6 @@ from qmqpd_tx.cleanup.header_rules import HeaderRules, Kind
 from qmqpd_tx.tables.interface import FOLD
 
 _NAME = re.compile(rb"([!-9;-~]+)[ \t]*:")
-_FROM_LINE = re.compile(rb">*From ")
 _LINE_END = re.compile(rb"\n(?![ \t])")
 
 MESSAGE_IDS = 100
@@ -91,6 +94,7 @@ class HeaderSection:
         "_buffer",
         "_inspector",
         "_known",
+        "_leading",
         "_mapped",
         "_rules",
         "_searched",
@@ -125,6 +129,8 @@ class HeaderSection:
         self._mapped = mapped
         self._known = rules.completed.get if mapped is None else known
         self._buffer = bytearray()
+        # Whether a line of those that begin with a blank, before any header, goes on.
+        self._leading = False
         self._searched = 0
 
     def section(self, block: bytes) -> list[bytes | Deferred[bytes]] | None:
@@ -164,7 +170,7 @@ class HeaderSection:
             header = headers[index].replace(FOLD, b"\n")
             if kind & _MIME and inspector is not None:
                 inspector.note(lower, header)
-            if kind == _MIME:
+            if kind & _MIME:
                 continue
             changed = self._remark(name, lower, kind, header)
             if changed is not None:
@@ -185,16 +191,13 @@ class HeaderSection:
         buffer += data
         output: list[bytes | Deferred[bytes]] = []
         while buffer:
-            if buffer[:1] == b"\n":
+            if buffer[:1] == b"\n" and not self._leading:
                 return self._end(output, b"")
-            if self.part is Part.START and _FROM_LINE.match(buffer):
-                line_end = buffer.find(b"\n", self._searched)
-                if line_end < 0:
-                    break
-                line = cut_header(b"X-Mailbox-Line: " + buffer[:line_end], self._rules.size_limit)
-                self._treat(b"X-Mailbox-Line", line, output)
-                del buffer[: line_end + 1]
-                self._searched = 0
+            if self._leading or (self.part is _START and buffer.startswith((b" ", b"\t"))):
+                length = buffer.find(b"\n") + 1
+                self._leading = not length
+                output.append(bytes(buffer[: length or len(buffer)]))
+                del buffer[: length or len(buffer)]
                 continue
             match = _LINE_END.search(buffer, self._searched)
             # A header is complete when the first byte of the line after it is known.
@@ -221,7 +224,7 @@ class HeaderSection:
         @return: the last header bytes to store, and the body (which may be empty).
         """
         # As if an empty line came, which is then taken away from the body again.
-        unfinished = self._buffer and not self._buffer.endswith(b"\n")
+        unfinished = self._leading or (self._buffer and not self._buffer.endswith(b"\n"))
         output, body = self.feed(b"\n\n" if unfinished else b"\n")
         return output, (body or b"\n")[:-1]
 
@@ -259,8 +262,14 @@ class HeaderSection:
         @param header: all of it without its last line end.
         @param output: takes what to store.
         """
+        if self.received >= self._rules.received_limit:
+            # The message is refused: what comes now does not matter.
+            return
         lower = name.lower()
+        # A MIME header is stored as it is, and so is what a check puts in its place.
+        passes = bool(self._rules.kinds.get(lower, 0) & _MIME)
         counts = True
+        original = None
         if self._inspector is not None:
             edit = self._inspector.primary(lower, header)
             if edit is not None:
@@ -269,16 +278,19 @@ class HeaderSection:
                 if edit.before is not None:
                     output.append(edit.before + b"\n")
                 else:
-                    header = edit.text
+                    original = header = edit.text
                     match = self._name(header)
                     if match is not None:
                         name = match.group(1)
                         lower = name.lower()
                         header = name + header[match.end() - 1 :]
                     counts = False
-        kind = self._rules.kinds.get(lower, 0)
-        changed = self._remark(name, lower, kind, header, counts) if kind & ~_MIME else None
-        output.append(header + b"\n" if changed is None else changed)
+        kind = 0 if passes else self._rules.kinds.get(lower, 0) & ~_MIME
+        if kind:
+            changed = self._remark(name, lower, kind, header, counts)
+            output.append(header + b"\n" if changed is None else changed)
+        else:
+            output.append((header if original is None else original) + b"\n")
 
     def _remark(
         self, name: bytes, lower: bytes, kind: int, header: bytes, counts: bool = True
@@ -307,11 +319,17 @@ class HeaderSection:
                 complete = self._complete(name, header)
             if isinstance(complete, Deferred):
                 return complete.addCallback(
-                    lambda later: name + b":" + later + b"\n" if later else header + b"\n"
+                    lambda later: self._rewritten(name, later) if later else header + b"\n"
                 )
             if complete:
-                return name + b":" + complete + b"\n"
+                return self._rewritten(name, complete)
         return None
+
+    def _rewritten(self, name: bytes, value: bytes) -> bytes:
+        header = name + b":" + value
+        limit = self._rules.size_limit
+        # The limit counts a line end with the tab after it as one.
+        return cut_header(header, limit + header.count(b"\n\t", 0, limit)) + b"\n"
 
     def _complete(self, name: bytes, header: bytes) -> bytes | Deferred[bytes | None] | None:
         """

@@ -20,6 +20,7 @@ from zope.interface import implementer
 
 from qmqpd_tx.address.rewrite import CONTROLS
 from qmqpd_tx.address.smtputf8 import BOUNCE, QMQPD
+from qmqpd_tx.cleanup.chain import Chain
 from qmqpd_tx.cleanup.content import Content
 from qmqpd_tx.cleanup.dates import MailDate
 from qmqpd_tx.cleanup.errors import ABANDONED, NOT_WRITTEN, intake_error, tell
@@ -70,6 +71,7 @@ class IncomingMessage:
         "_result",
         "_sender",
         "_settings",
+        "_shown",
         "_stage",
         "_treatment",
         "_turns",
@@ -114,6 +116,7 @@ class IncomingMessage:
         self._addressees = Addressees(maps, self.queue_id, copies=client is not None)
         self._stage: MilterStage | None = None
         self._filter_remarks: Remarks | None = None
+        self._shown: tuple[bytes | None, bytes | None] = (None, None)
         if treatment.milters and settings.milters.active:
             self._stage, self._filter_remarks = filtered(writer, settings, maps, self.queue_id, client)
             writer = self._stage
@@ -306,8 +309,9 @@ class IncomingMessage:
             if waiting is not None:
                 await waiting
         self._check_size()
-        if self._content.remarks:
-            self._tell(self._content.remarks)
+        if self._content.remarks or self._filter_remarks is not None:
+            self._shown = await self._names()
+            self._content.remarks.tell(*self._shown)
         if verdict.error is not None:
             self._answer(verdict.error)
         elif verdict.discard:
@@ -322,15 +326,19 @@ class IncomingMessage:
             )
             committed.addCallbacks(self._committed, self._not_committed)
 
-    def _tell(self, remarks: Remarks) -> None:
-        """
-        Log what there is to log, with sender and last recipient.
-        """
-        complete = self._maps.rewriter.rewrite
-        sender, recipient = self._sender, self._last_recipient
+    async def _names(self) -> tuple[bytes | None, bytes | None]:
+        """Sender and last recipient for the log, mapped even if the message is refused."""
+        sender, recipient, maps = self._sender, self._last_recipient, self._maps
         if sender is None and self._given_sender is not None:
-            sender = complete(self._given_sender)
-        remarks.tell(sender, None if recipient is None else complete(recipient))
+            sender = await self._mapped(maps.envelope_sender, self._given_sender)
+        return sender, recipient and await self._mapped(maps.envelope_recipient, recipient)
+
+    async def _mapped(self, chain: Chain, address: bytes) -> bytes:
+        complete = self._maps.rewriter.rewrite(address)
+        try:
+            return complete if CONTROLS.search(address) else await chain.apply(complete, self.queue_id)
+        except TableError:
+            return complete
 
     def _answer(self, error: IntakeError | None) -> None:
         """
@@ -347,7 +355,7 @@ class IncomingMessage:
     def _committed(self, stored: IStoredMessage | None) -> None:
         self._closed = True
         if self._filter_remarks is not None:
-            self._tell(self._filter_remarks)
+            self._filter_remarks.tell(*self._shown)
         # The client's answer first: what the queue manager does next may take its time.
         self._answer(None)
         if stored is None:
@@ -360,7 +368,7 @@ class IncomingMessage:
 
     def _not_committed(self, failure: Failure) -> None:
         if self._filter_remarks is not None:
-            self._tell(self._filter_remarks)
+            self._filter_remarks.tell(*self._shown)
         error = intake_error(failure.value)
         # Who refuses a message has said why.
         if error is not failure.value and error.text == NOT_WRITTEN[1]:

@@ -41,6 +41,8 @@ class Inspector:
     __slots__ = (
         "_checks",
         "_flaws",
+        "_limits_nesting",
+        "_looks",
         "_queue_id",
         "_verdict",
         "_walk",
@@ -70,9 +72,10 @@ class Inspector:
         self._flaws: set[Flaw] = set()
         self.remarks = Remarks(queue_id, client)
         self.actions = Actions(verdict, queue_id, self.remarks)
-        self.actions.active = looks
-        reads_parts = looks and (checks.mime or checks.nested or checks.body) is not None
-        needed = checks.structured and (checks.strict or reads_parts)
+        self.actions.active = self._looks = looks
+        reads_headers = (checks.headers or checks.mime or checks.nested) is not None
+        self._limits_nesting = checks.strict or (looks and reads_headers)
+        needed = checks.structured and (self._limits_nesting or (looks and checks.body is not None))
         self.structure = Structure(checks.nesting_limit, checks.boundary_limit) if needed else None
         self._walk: BodyWalk | None = None
 
@@ -117,18 +120,21 @@ class Inspector:
             self.object_to(Flaw.HEADER_8BIT, header)
         if self.structure is not None and name in MIME_HEADERS:
             flaw = self.structure.header(name, header[len(name) + 1 :])
-            if flaw is not None and checks.strict:
+            if flaw is not None and self._limits_nesting:
                 self.object_to(flaw, header)
 
     def header(self, raw: bytes) -> bytes:
         """
-        A header that is made here: C{Received}.
+        A header that is made here: C{Received}. It is the first one of the message, although it is made last:
+        what has ended the inspection since then does not matter.
 
         @param raw: the header with its line end.
         @return: what to store.
         """
-        if not self.actions.active:
+        if not self._looks or self._verdict.over:
             return raw
+        if not self.actions.active:
+            self.actions = Actions(self._verdict, self._queue_id, self.remarks)
         return edited(self._look(self._checks.headers, raw[:-1]), raw)
 
     def milter_header(self, header: bytes) -> bytes | None:
@@ -204,7 +210,7 @@ class Inspector:
         if flaw not in self._flaws and not self._verdict.over:
             self._flaws.add(flaw)
             self.remarks.object_to(flaw.value, text)
-            self._verdict.object_to(flaw.error)
+            self._verdict.object_to(next(one for one in Flaw if one in self._flaws).error)
 
     # --- tables ------------------------------------------------------------------------------------
 

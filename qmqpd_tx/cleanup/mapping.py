@@ -36,11 +36,13 @@ from qmqpd_tx.tables import OpenTable, open_table
 
 SENDER_HEADERS = frozenset(
     b"from sender reply-to errors-to return-receipt-to disposition-notification-to mail-followup-to"
-    b" resent-from resent-sender".split()
+    b" resent-from resent-sender return-path".split()
 )
 """The headers whose addresses are mapped as senders."""
 
-RECIPIENT_HEADERS = frozenset(b"to cc apparently-to resent-to resent-cc resent-reply-to".split())
+RECIPIENT_HEADERS = frozenset(
+    b"to cc bcc apparently-to resent-to resent-cc resent-bcc resent-reply-to".split()
+)
 """The headers whose addresses are mapped as recipients; C{Resent-Reply-To} too, as in Postfix."""
 
 
@@ -239,15 +241,21 @@ class AddressMaps:
         clean = CLEAN_DOTTED if rewriter.append_domain else CLEAN
         if clean.fullmatch(value):
             complete = addresses_of_clean(value)
-            if not chain or await self._all_stay(chain, complete, queue_id):
+            mapped = await self._mapped(chain, complete, queue_id)
+            if mapped == complete:
                 self._remember(chain, complete, name, value, b"")
                 return None
-        parsed = parse_addresses(value, self.token_limit)
-        if parsed is None:
-            return None
-        complete = [rewriter.rewrite(address) for address in parsed.addresses]
-        mapped = [await chain.apply(address, queue_id) for address in complete] if chain else complete
-        rendered = parsed.render(name, [quote_address(address) for address in mapped])
+            parsed = parse_addresses(value, self.token_limit)
+            if parsed is None:
+                return None
+        else:
+            parsed = parse_addresses(value, self.token_limit)
+            if parsed is None:
+                return None
+            complete = parsed.complete(rewriter)
+            mapped = await self._mapped(chain, complete, queue_id)
+        # There are fewer than in the value where that is cut.
+        rendered = parsed.render(name, [quote_address(one) for one in mapped[: len(parsed.addresses)]])
         self._remember(chain, complete, name, value, rendered or b"")
         return rendered
 
@@ -259,12 +267,14 @@ class AddressMaps:
             self.headers.add(b"%b:%b" % (name, value), result)
 
     @staticmethod
-    async def _all_stay(chain: Chain, addresses: Sequence[bytes], queue_id: QueueID) -> bool:
-        for address in addresses:
-            known = chain.known(address)
-            if (await chain.apply(address, queue_id) if known is None else known) != address:
-                return False
-        return True
+    async def _mapped(chain: Chain, addresses: list[bytes], queue_id: QueueID) -> list[bytes]:
+        if not chain:
+            return addresses
+        known = [chain.known(address) for address in addresses]
+        return [
+            await chain.apply(address, queue_id) if one is None else one
+            for address, one in zip(addresses, known, strict=True)
+        ]
 
 
 def _total(addresses: Sequence[bytes]) -> int:

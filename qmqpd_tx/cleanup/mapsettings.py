@@ -83,7 +83,8 @@ class MapSettings:
         @param either: whether addresses are also asked for as they are without quotes.
         @return: L{None} when it names none.
         """
-        tables = TableList(self._config.string(parameter), parameter, self._open_table)
+        utf8 = self._config.boolean("smtputf8_enable")
+        tables = TableList(self._config.string(parameter), parameter, self._open_table, utf8)
         if not tables:
             return None
         if self._local is None:

@@ -31,12 +31,14 @@ MIME_HEADERS = frozenset(
 _TOKEN = re.compile(
     rb"""[ \t\n]*+(?:
         "(?P<quoted>[^"\\]*+(?:\\.[^"\\]*+)*)(?:"|\\?\Z)
-        |(?P<atom>[^ \t\n()<>@,;:\\"/\[\]?=]++)
+        |(?P<atom>[^\x00-\x20\x7f()<>@,;:\\"/\[\]?=]++)
         |(?P<special>.)
     )""",
     re.VERBOSE | re.DOTALL,
 )
-_MAJOR = re.compile(rb"[ \t\n]*+([^ \t\n()<>@,;:\\\"/\[\]?=]++)")
+_MAJOR = re.compile(rb"[ \t\n]*+([^\x00-\x20\x7f()<>@,;:\\\"/\[\]?=]++)")
+_ENCODING = re.compile(rb"[^\x00-\x20\x7f()<>@,;:\\\".\[\]]++")
+"""A C{Content-Transfer-Encoding} is an atom of RFC 822, whose specials are others."""
 _COMMENT_PART = re.compile(rb"[()]|\\.|[^()\\]++|\\\Z", re.DOTALL)
 _QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
 
@@ -62,12 +64,15 @@ class Encoding(enum.Enum):
 
 
 class Flaw(enum.Enum):
-    """What can be wrong with the form of a message; the value is what the log and the client are told."""
+    """
+    What can be wrong with the form of a message; the value is what the log and the client are told. Of
+    several the client is told the one that comes first here.
+    """
 
+    NESTING = "MIME nesting exceeds safety limit"
     HEADER_8BIT = "improper use of 8-bit data in message header"
     BODY_8BIT = "improper use of 8-bit data in message body"
     ENCODING = "invalid message/* or multipart/* encoding domain"
-    NESTING = "MIME nesting exceeds safety limit"
 
     @property
     def error(self) -> IntakeError:
@@ -120,12 +125,21 @@ def _tokens(value: bytes) -> Iterator[tuple[str, bytes]]:
         if kind == "quoted":
             text = _QUOTED_PAIR.sub(rb"\1", text.replace(b"\n", b""))
         elif text == b"(":
-            depth = 1
-            while depth and (part := _COMMENT_PART.match(value, position)):
-                depth += {b"(": 1, b")": -1}.get(part.group(), 0)
-                position = part.end()
+            position = _after_comment(value, position)
             continue
         yield kind, text
+
+
+def _after_comment(value: bytes, position: int) -> int:
+    """
+    @param position: after the opening parenthesis.
+    @return: where the comment ends.
+    """
+    depth = 1
+    while depth and (part := _COMMENT_PART.match(value, position)):
+        depth += {b"(": 1, b")": -1}.get(part.group(), 0)
+        position = part.end()
+    return position
 
 
 def content_type(value: bytes, boundary_limit: int) -> ContentType:
@@ -157,7 +171,7 @@ def content_type(value: bytes, boundary_limit: int) -> ContentType:
                 token = next(tokens, ("", b""))
                 if token == ("special", b"="):
                     token = next(tokens, ("", b""))
-                    if token[1]:
+                    if token[0]:
                         boundaries.append(token[1][:boundary_limit])
             continue
         token = next(tokens, ("", b""))
@@ -168,11 +182,14 @@ def transfer_encoding(value: bytes) -> Encoding:
     """
     @param value: what follows the colon of a C{Content-Transfer-Encoding} header.
     """
-    plain = _ENCODINGS.get(value.strip().lower())
+    plain = _ENCODINGS.get(value.strip(b" \t\n").lower())
     if plain is not None:
         return plain
-    kind, text = next(_tokens(value), ("", b""))
-    return _ENCODINGS.get(text.lower(), Encoding.SEVEN) if kind == "atom" else Encoding.SEVEN
+    position = 0
+    while (char := value[position : position + 1]) and char in b" \t\n(":
+        position = _after_comment(value, position + 1) if char == b"(" else position + 1
+    found = _ENCODING.match(value, position)
+    return Encoding.SEVEN if found is None else _ENCODINGS.get(found.group().lower(), Encoding.SEVEN)
 
 
 class Structure:
@@ -222,12 +239,15 @@ class Structure:
         """Whether this part must not be encoded in the way it is (RFC 2045 section 6.4)."""
         return self.encoding in _WRONG_ENCODINGS.get(self.type, ())
 
-    def enter_message(self) -> bool:
+    def end_headers(self) -> bool:
         """
-        The headers of this part have ended.
+        The headers of this part have ended, with an empty line.
 
         @return: whether those of a message follow, which are then the current part.
         """
+        if self.type is Type.MULTIPART:
+            # Whatever comes before its first part.
+            self.encoding = Encoding.SEVEN
         if self.type is not Type.RFC822 and self.type is not Type.GLOBAL:
             return False
         self.type = Type.TEXT

@@ -35,7 +35,6 @@ class Settings:
     @ivar rejected: finds C{message_reject_characters}; L{None}: there are none.
     @ivar stripped: C{message_strip_characters}.
     @ivar rules: how headers are treated.
-    @ivar hopcount_limit: from how many Received headers on, ours included, mail is refused.
     @ivar size_limit: C{message_size_limit} for the whole queue file, bytes; 0: none.
     @ivar always_add: C{always_add_missing_headers}.
     @ivar undisclosed: C{undisclosed_recipients_header}; empty: none.
@@ -51,7 +50,6 @@ class Settings:
     rejected: re.Pattern[bytes] | None
     stripped: bytes
     rules: HeaderRules
-    hopcount_limit: int
     size_limit: int
     always_add: bool
     undisclosed: bytes
@@ -81,13 +79,14 @@ class Settings:
         rewriter = maps.rewriter
 
         def complete(name: bytes, value: bytes) -> bytes | None:
-            return complete_addresses(name, value, rewriter.rewrite, quote_address, maps.token_limit)
+            return complete_addresses(name, value, rewriter, quote_address, maps.token_limit)
 
         drop = frozenset(word.lower().encode() for word in config.words("message_drop_headers"))
         rules = HeaderRules(
             kinds=header_kinds(drop),
             size_limit=config.integer("header_size_limit"),
             line_limit=config.integer("line_length_limit"),
+            received_limit=config.integer("hopcount_limit") - 1,
             complete=complete,
             clean=CLEAN_DOTTED if rewriter.append_domain else CLEAN,
         )
@@ -100,7 +99,6 @@ class Settings:
             rejected=pattern(characters(text("message_reject_characters"))),
             stripped=characters(text("message_strip_characters")),
             rules=rules,
-            hopcount_limit=config.integer("hopcount_limit"),
             size_limit=config.integer("message_size_limit"),
             always_add=config.boolean("always_add_missing_headers"),
             undisclosed=text("undisclosed_recipients_header"),

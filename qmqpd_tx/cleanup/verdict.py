@@ -56,10 +56,9 @@ class Verdict:
 
     def object_to(self, error: IntakeError) -> None:
         """
-        Refuse the message for its form, unless a check decides otherwise.
+        Refuse the message for its form, unless a check decides otherwise. The last error stays.
         """
-        if self.flaw is None:
-            self.flaw = error
+        self.flaw = error
 
     def settle(self) -> None:
         """

@@ -5,7 +5,7 @@ One message through the header section and the body of an inspection, without a 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
@@ -16,6 +16,7 @@ from qmqpd_tx.cleanup.checks import ContentChecks, short_lines
 from qmqpd_tx.cleanup.header_rules import HeaderRules, header_kinds
 from qmqpd_tx.cleanup.headers import HeaderSection
 from qmqpd_tx.cleanup.inspector import Inspector
+from qmqpd_tx.cleanup.opening import Opening
 from qmqpd_tx.cleanup.verdict import Verdict
 from qmqpd_tx.config import config_from_text
 from qmqpd_tx.interfaces import TableError
@@ -120,6 +121,19 @@ class Inspected:
         return "" if error is None else f"{'D' if error.permanent else 'Z'}{error.text}"
 
 
+def opened(chunks: Iterable[bytes], limit: int) -> Iterator[bytes]:
+    """
+    @return: the chunks, with what is done to the start of a message.
+    """
+    opening = Opening(limit)
+    for data in chunks:
+        given = data if opening.is_over else opening.feed(data)
+        if given:
+            yield given
+    if not opening.is_over and (given := opening.close()):
+        yield given
+
+
 def inspect(checks: ContentChecks, chunks: Iterable[bytes], looks: bool = True) -> Inspected:
     """
     @param chunks: the content.
@@ -135,7 +149,7 @@ def inspect(checks: ContentChecks, chunks: Iterable[bytes], looks: bool = True) 
     body: bytes | None = None
     first = True
     with capturedLogs() as events:
-        for data in chunks:
+        for data in opened(chunks, checks.line_limit):
             section = None
             end = data.find(b"\n\n") + 1
             if first and end and not data.startswith(b"\n"):

@@ -316,6 +316,16 @@ class Changes(SynchronousTestCase):
         self.assertEqual(inspected.header(b"Received: from here\n\tby us\n"), b"X: y\n")
         self.assertEqual(inspected.header(b"Received: from there\n"), b"Received: from there\n")
 
+    def test_own_header_after_the_end(self) -> None:
+        """
+        So it is when a header of the message has ended the inspection.
+        """
+        for action in ("PASS", "REDIRECT q@re.test"):
+            checks = content_checks({"header_checks": f"^Received: from here = IGNORE\n^X: = {action}"})
+            inspected = Inspector(checks, Verdict(), QUEUE_ID, CLIENT)
+            inspected.primary(b"x", b"X: y")
+            self.assertEqual(inspected.header(b"Received: from here\n"), b"", action)
+
     def test_filters(self) -> None:
         """
         What mail filters add has its own check, without PREPEND.

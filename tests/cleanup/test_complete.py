@@ -23,7 +23,7 @@ def header(line: bytes) -> bytes | None:
     @return: a header line with complete addresses, or L{None} if it stays.
     """
     name, _, value = line.partition(b":")
-    changed = complete_addresses(name, value, REWRITER.rewrite, quote_address)
+    changed = complete_addresses(name, value, REWRITER, quote_address)
     return None if changed is None else name + b":" + changed
 
 
@@ -43,7 +43,8 @@ class EnvelopeAddresses(SynchronousTestCase):
             b"a!b!c": b"b!c@a",
             b"a%b": b"a@b",
             b"joe@ x .test": b"joe@x.test",
-            b"joe@x@": b"joe@x",
+            b"joe@x@": b"joe@x@",
+            b"a b!c": b"a b!c@relay.test",
         }.items():
             self.assertEqual(REWRITER.rewrite(address), expected)
 
@@ -52,11 +53,12 @@ class EnvelopeAddresses(SynchronousTestCase):
         However much there is to take off, it is taken off, in time.
         """
         for address, expected in {
-            b"@" * 100_000: b"@",
-            b"a" + b"@" * 100_000: b"a@",
-            b"a@b" + b"@" * 100_000: b"a@b",
-            b"@a:" * 30_000 + b"x@y" + b"@" * 10_000: b"x@y",
-            b"@a:" * 30_000 + b"@@@": b"@",
+            b"@" * 100_000: b"@" * 100_000,
+            b"a@b" + b"@" * 100_000: b"a@b" + b"@" * 100_000,
+            b"@a" * 50_000 + b":x@y": b"x@y",
+            b"@[" * 50_000 + b":x@y": b"@[" * 50_000 + b":x@y",
+            b"@a:" * 30_000 + b"x@y" + b"@" * 10_000: b"x@y" + b"@" * 10_000,
+            b"@a:" * 30_000 + b"@@@": b"@@@",
         }.items():
             self.assertEqual(REWRITER.rewrite(address), expected)
 
@@ -166,6 +168,40 @@ class HeaderAddresses(SynchronousTestCase):
         for line in clean:
             self.assertIsNone(header(line))
 
+    def test_quoted_without_a_domain(self) -> None:
+        """
+        In quotes, or after a backslash, C{@}, C{!} and C{%} are letters.
+        """
+        for value, expected in (
+            (b'"a!b"', b"a!b@relay.test"),
+            (b'"a%b", c', b"a%b@relay.test, c@relay.test"),
+            (b'"a@b"', b'"a@b"@relay.test'),
+            (b"a\\@b, c", b'"a@b"@relay.test, c@relay.test'),
+            (b'"a@b".c', b'"a@b.c"@relay.test'),
+            (b'"a@b"@c.test, d', b'"a@b"@c.test, d@relay.test'),
+            (b"a!b", b"b@a"),
+        ):
+            self.assertEqual(header(b"To: " + value), b"To: " + expected, value)
+
+    def test_dots(self) -> None:
+        """
+        A local part whose dots make no words is quoted.
+        """
+        for value in (b"a..b@x.test", b".a@x.test", b"a.@x.test", b"J <a..b@x.test>"):
+            local, _, _domain = value.rpartition(b" <")[2].partition(b"@")
+            quoted = value.replace(local + b"@", b'"%b"@' % local)
+            self.assertEqual(header(b"To: " + value), b"To: " + quoted)
+        self.assertIsNone(header(b"To: a.b.c@x.test"))
+
+    def test_first_line(self) -> None:
+        """
+        The line with the name has at most 69 bytes, those after it 70.
+        """
+        for length, lines in ((44, 1), (45, 2)):
+            value = header(b"To: a, " + b"b" * length + b"@x.test")
+            assert value is not None
+            self.assertEqual(value.count(b"\n") + 1, lines, length)
+
     def test_line_ends(self) -> None:
         """
         A line end inside an address, escaped or quoted, never becomes one that ends the header.
@@ -180,7 +216,7 @@ class HeaderAddresses(SynchronousTestCase):
         ):
             for part in (header(line) or b"").split(b"\n")[1:]:
                 self.assertTrue(part.startswith((b"\t", b" ")) and part.strip(), line)
-        self.assertEqual(header(b'To: "b\n !u"'), b"To: u@b")
+        self.assertEqual(header(b'To: "b\n !u"'), b'To: "b  !u"@relay.test')
 
     @given(st.text(alphabet='ab@.,:;<>()"[]\\ \n\t!%é', max_size=40))
     def test_anything(self, value: str) -> None:

@@ -78,6 +78,42 @@ class CanonicalTests(SynchronousTestCase):
         self.assertRaises(ConfigError, maps, sender_canonical_classes="envelope_recipient")
         self.assertRaises(ConfigError, maps, masquerade_classes="all")
 
+    def test_same_user_elsewhere(self) -> None:
+        """
+        C{@domain} as a value keeps the user, and the extension as often as it was there.
+        """
+        table = inline({"b@x.test": "@y.test", "c": "@y.test"})
+        for propagate, extension in (("canonical", b"+e"), ("virtual", b"")):
+            made = maps(canonical_maps=table, propagate_unmatched_extensions=propagate)
+            for address, local in ((b"b@x.test", b"b"), (b"c@origin.test", b"c")):
+                self.assertEqual(sender(made, address), local + b"@y.test")
+                extended = address.replace(b"@", b"+e@")
+                self.assertEqual(sender(made, extended), local + extension + b"@y.test")
+        made = maps(canonical_maps=table, append_at_myorigin="no")
+        self.assertEqual(sender(made, b"c"), b"c@y.test")
+
+    def test_not_utf8(self) -> None:
+        """
+        With C{smtputf8_enable} patterns are not asked for what is not UTF-8.
+        """
+        for enabled, expected in (("yes", b"a\xff@x.test"), ("no", b"all@x.test")):
+            made = maps(smtputf8_enable=enabled, canonical_maps="regexp:{{/^a/ all@x.test}}")
+            self.assertEqual(sender(made, b"a\xff@x.test"), expected)
+            self.assertEqual(sender(made, b"a\xc3\xa9@x.test"), b"all@x.test")
+
+    def test_quoted_value(self) -> None:
+        """
+        What stands in quotes in a value, without a domain, is a user's name.
+        """
+        table = inline({"a@x.test": '"owner@old"', "b@x.test": '"a!b"', "c@x.test": "a!b"})
+        made = maps(canonical_maps=table)
+        for address, expected in (
+            (b"a@x.test", b"owner@old@origin.test"),
+            (b"b@x.test", b"a!b@origin.test"),
+            (b"c@x.test", b"b@a"),
+        ):
+            self.assertEqual(sender(made, address), expected)
+
     def test_results(self) -> None:
         """
         Results are completed, unquoted, and keep the extension that the key left out.

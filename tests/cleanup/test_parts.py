@@ -181,6 +181,16 @@ class Structure(SynchronousTestCase):
             content = b"Content-Type: multipart/mixed; boundary=%s\n\n--%s\nX: y\n\n" % (boundary, boundary)
             self.assertEqual(seen(inspect(checks, [content]))[-1], f"{letter} X: y", length)
 
+    def test_empty_boundary(self) -> None:
+        """
+        Where the boundary is empty, a line of more than two dashes is one.
+        """
+        content = b'Content-Type: multipart/mixed; boundary=""\n\n--\nX: a\n\n--x\nX: b\n\nc\n'
+        self.assertEqual(
+            seen(inspect(content_checks(LETTERS), [content]))[-5:],
+            ["B --", "B X: a", "B --x", "M X: b", "B c"],
+        )
+
     def test_content_type(self) -> None:
         """
         What a Content-Type says, with whatever stands in it.
@@ -193,7 +203,9 @@ class Structure(SynchronousTestCase):
             (b" multipart/mixed; (b(o)u) boundary (x\\)) = (y) abc (", [b"abc"]),
             (b' multipart/mixed; x=";boundary=no"; boundary=a; boundary=b', [b"a", b"b"]),
             (b' multipart/mixed; boundary="abc', [b"abc"]),
-            (b' multipart/mixed; boundary=""; boundary', []),
+            (b' multipart/mixed; boundary=""; boundary', [b""]),
+            (b" multipart/mixed; boundary=b\x01c; boundary=b\x7f", [b"b", b"b"]),
+            (b" multipart\x01/mixed; boundary=b", [b"b"]),
             (b" multipart/mixed, boundary=abc", []),
         ):
             self.assertEqual(content_type(value, 100), ContentType(Type.MULTIPART, False, boundaries), value)
@@ -240,6 +252,10 @@ class Form(SynchronousTestCase):
             (encoding + b"8bit\n" + encoding + b"7bit\n\n" + EIGHT + b"\n", True),
             (encoding + b"(x) 8BIT ; y\n\n" + EIGHT + b"\n", False),
             (encoding + b"binary\n\n" + EIGHT + b"\n", False),
+            (encoding + b"8bit.\n\n" + EIGHT + b"\n", False),
+            (encoding + b"8bit/x\n\n" + EIGHT + b"\n", True),
+            (encoding + b"\f8bit\n\n" + EIGHT + b"\n", True),
+            (encoding + b"8bit\n" + MIXED + b"\n" + EIGHT + b"\n--aa\n\nb\n", True),
             (encoding + b"base64\n\n" + EIGHT + b"\n", False),
             (MIXED + EIGHT + b"\n--aa\n\nb\n", True),
             (MIXED + b"--aa\n" + encoding + b"8bit\n\n" + EIGHT + b"\n", False),
@@ -275,7 +291,7 @@ class Form(SynchronousTestCase):
 
     def test_nesting(self) -> None:
         """
-        Too deep is refused only where the form matters.
+        Too deep is refused only where the form matters, or headers of parts are looked up.
         """
         wrong = "DError: 5.6.0 MIME nesting exceeds safety limit"
         for settings in (
@@ -288,6 +304,41 @@ class Form(SynchronousTestCase):
                     settings + "mime_nesting_limit = 3\n", b"X: y\n" + nested(depth) + b"\nx\n"
                 )
                 self.assertEqual(found, reply, depth)
+        content = b"X: y\n" + nested(6) + b"\nx\n"
+        for table, reply in (
+            ("header_checks", wrong),
+            ("mime_header_checks", wrong),
+            ("nested_header_checks", wrong),
+            ("body_checks", ""),
+        ):
+            checks = content_checks({table: "^Q = WARN"}, "mime_nesting_limit = 3\n")
+            self.assertEqual(inspect(checks, [COMPLETE + content]).reply, reply, table)
+
+    def test_unfinished_headers(self) -> None:
+        """
+        Headers that no empty line ends say as much.
+        """
+        headers = b"Content-Type: message/partial\nContent-Transfer-Encoding: 8bit\n"
+        for content in (headers, *(MIXED + b"--aa\n" + headers + end for end in (b"", b"x\n", b"--aa\n\n"))):
+            reply = self.reply("strict_mime_encoding_domain +\n", content)
+            self.assertEqual(reply, "DError: 5.6.0 invalid message/* or multipart/* encoding domain", content)
+
+    def test_several(self) -> None:
+        """
+        Of several flaws the gravest is the reply, whichever comes first.
+        """
+        settings = "strict_8bitmime +\nstrict_mime_encoding_domain = yes\nmime_nesting_limit = 1\n"
+        flaws = {
+            "message header": b"--aa\nX: " + EIGHT + b"\n\n",
+            "message body": b"--aa\n\n" + EIGHT + b"\n",
+            "encoding domain": b"--aa\nContent-Type: message/partial\nContent-Transfer-Encoding: 8bit\n\n",
+        }
+        deep = b"--aa\n" + b"Content-Type: multipart/mixed; boundary=bb\n" * 4 + b"\n"
+        for number, graver in enumerate(flaws):
+            for other in list(flaws)[number + 1 :]:
+                self.assertIn(graver, self.reply(settings, MIXED + flaws[other] + flaws[graver]))
+                self.assertIn(graver, self.reply(settings, MIXED + flaws[graver] + flaws[other]))
+            self.assertIn("nesting", self.reply(settings, MIXED + flaws[graver] + deep))
 
     def test_log(self) -> None:
         """

@@ -568,6 +568,9 @@ OVERRIDES = Scenario(
         "masquerade_domains": "ex.test",
         "always_bcc": "bcc@x.test",
         "content_filter": "smtp:SINK",
+        "strict_8bitmime": "yes",
+        "message_strip_characters": r"\007",
+        "message_reject_characters": r"\010",
     },
     [
         mail("nothing is checked or mapped", b"To: s@ex.test"),
@@ -576,6 +579,8 @@ OVERRIDES = Scenario(
         bare("missing headers are added"),
         mail("hops count", *[b"Received: x"] * 50),
         mail("mime", b"Content-Type: text/plain", body=b"x\n"),
+        mail("characters", b"Subject: a\x07b\x08", body=b"a\x07b\x08\n"),
+        mail("8-bit text", b"Subject: \xc3\xa9", body=b"\xc3\xa9\n"),
     ],
     options=(
         "receive_override_options=no_header_body_checks,no_address_mappings",
@@ -671,7 +676,130 @@ COPIED = Scenario(
     },
 )
 
+OPENING = Scenario(
+    "opening",
+    {
+        "message_strip_characters": r"\007",
+        "message_reject_characters": r"\032\r",
+        "header_checks": "regexp:{ {/^X-/ WARN}, {/^Z-/ DISCARD} }",
+        "recipient_canonical_maps": "inline:{r@dest.test=mapped@dest.test}",
+        "sender_canonical_maps": "inline:{s@ex.test=mapped@ex.test}",
+    },
+    [
+        Case("From and CR", b"From\rx\n" + COMPLETE + b"\nb\n"),
+        Case("a blank CR", b"\r\nb\r\n"),
+        Case("a CR first", b"\r\rX: y\n" + COMPLETE + b"\nb\n"),
+        Case("From, then CR", b"From a\n\rX: y\n" + COMPLETE + b"\nb\n"),
+        Case("From with CRLF", b"From a\r\n\r\nb\r\n"),
+        Case("stripped before a blank", b"\x07 X: y\n" + COMPLETE + b"\nb\n"),
+        Case("stripped before From", b"\x07From a\n" + COMPLETE + b"\nb\n"),
+        Case("stripped in From", b"Fr\x07om a\n" + COMPLETE + b"\nb\n"),
+        Case("From with NUL", b"From \0x\n" + COMPLETE + b"\nb\n"),
+        Case("a blank after From", b"From a\n X: y\n" + COMPLETE + b"\nb\n"),
+        Case("a From line at the limit", b"From " + b"x" * 2043 + b"\nFrom a\n" + COMPLETE + b"\nb\n"),
+        Case("a From line over the limit", b"From " + b"x" * 2044 + b"\nFrom a\n" + COMPLETE + b"\nb\n"),
+        Case("a long From line, then a blank", b">From " + b"x" * 2100 + b"\n X: y\n" + COMPLETE + b"\nb\n"),
+        Case("nothing but From", b"From a"),
+        Case("nothing but half of it", b">>Fro"),
+        mail("refused in the body", b"X-A: a", b"Resent-Message-Id: <r@x>", body=b"a\rb\0c\x1a\n"),
+        mail("refused in a header", b"X-A: a", b"X-B: b", b"X-C: \x1a", b"X-D: d"),
+        mail("discarded before", b"Z-A: a", b"X-B: b", body=b"\x1a\n"),
+        mail("CR is not refused", b"X-A: a\r", body=b"b\r\n"),
+        mail("names in the log", b"X-A: a", recipients=(b"a@dest.test", b"r@dest.test")),
+    ],
+)
+
+REPLACED = Scenario(
+    "replaced headers",
+    {
+        "message_drop_headers": "Received, Content-Type, X-Drop, Bcc",
+        "mime_header_checks": "pcre:FOLDER/checks",
+        "header_checks": "pcre:FOLDER/checks",
+        "hopcount_limit": "3",
+        "header_size_limit": "300",
+    },
+    [
+        mail("MIME headers stay", b"Content-Type: text/plain", b"X-Drop: a"),
+        bare("in place of a MIME header", b"Content-Id: To: joe", b"Content-Id: From: joe", b"X-A: b"),
+        bare("dropped ones there", b"Content-Id: Bcc: joe", b"Content-Id: X-Drop: joe", b"X-A: b"),
+        mail("a MIME header in place of another", b"X-R: Content-Type: text/plain"),
+        mail("a blank before the colon", b"X-R: Subject : b", b"X-R: Subject\t:b"),
+        mail("checks before too many hops", b"Received: a", b"X-W: a", b"Received: b"),
+        mail("checks after too many hops", b"Received: a", b"Received: b", b"X-W: a", b"X-J: b"),
+        mail("a rewritten header over the limit", b"Cc: " + b"joe, " * 50 + b"joe"),
+        mail("another", b"Mail-Followup-To: " + b"joe, " * 50 + b"joe"),
+    ],
+    files={
+        "checks": """\
+/^Content-Id: (.*)/ REPLACE $1
+/^X-R: (.*)/ REPLACE $1
+/^X-W:/ WARN
+/^X-J:/ REJECT
+"""
+    },
+)
+
+VALUES = Scenario(
+    "map values",
+    {
+        "recipient_delimiter": "+",
+        "canonical_maps": "texthash:FOLDER/canonical",
+        "virtual_alias_maps": "texthash:FOLDER/virtual",
+        "virtual_alias_domains": "x.test, z.test",
+        "mydestination": "home.test",
+        "local_transport": "smtp:SINK",
+        "myorigin": "origin.test",
+    },
+    [
+        Case(
+            "same user elsewhere",
+            b'To: b+e@c.test, d+e, "b"@c.test\n\nb\n',
+            b"b+e@c.test",
+            (b"b+e@x.test", b"c+e@home.test", b"b@x.test", b"d+e@origin.test"),
+        ),
+        Case(
+            "quoted names",
+            b"To: a@c.test, q@c.test\n\nb\n",
+            b"a@c.test",
+            (b"a@x.test", b"q@x.test", b"s@x.test"),
+        ),
+        Case("quoted in headers", b'To: "a!b", "a%b", c\nCc: "a@b"\nFrom: a\\@b, c\nSender: "a@b".c\n\nb\n'),
+        Case("dots in headers", b"To: a.@b.test\nCc: J <.a@b.test>\nFrom: a..b@b.test, a.b@b.test\n\nb\n"),
+        *(
+            Case(f"first line of {length}", b"To: a, " + b"b" * length + b"@x.test, c@x.test\n\nb\n")
+            for length in range(40, 48)
+        ),
+        Case("quoted names without a domain", b"", b"q u!c", (b"a,b!c", b"c%[1.2.3.4]", b"c!a..b", b"a!b")),
+    ],
+    files={
+        "canonical": 'b@c.test @d.test\nd @d.test\na@c.test "a@b"\nq@c.test "a!b"\n',
+        "virtual": "b@x.test @y.test\nc@home.test @y.test\n"
+        'a@x.test "owner@old"\nq@x.test "a!b"\ns@x.test a!b\n',
+    },
+)
+
+
+KEPT = Scenario(
+    "kept headers",
+    {
+        "message_drop_headers": "x-none",
+        "sender_canonical_maps": "inline:{ {m@relay.test = sender@c.test} }",
+        "recipient_canonical_maps": "inline:{ {m@relay.test = recipient@c.test} }",
+    },
+    [
+        Case("bcc", b"Bcc: bob, m\nTo: m\n\nb\n"),
+        Case("resent-bcc", b"Resent-Bcc: bob, m\nTo: m\n\nb\n"),
+        Case("return-path", b"Return-Path: <bob>\nReturn-Path: m\nFrom: m\n\nb\n"),
+        Case("content-length", b"Content-Length: bob\n\nb\n"),
+    ],
+)
+
+
 SCENARIOS = [
+    KEPT,
+    VALUES,
+    OPENING,
+    REPLACED,
     CHECKS,
     COPIED,
     RECEIVED,

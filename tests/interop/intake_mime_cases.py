@@ -254,4 +254,177 @@ STRICT = [
     ),
 ]
 
+ENCODINGS = (
+    *(b"8bit/", b"8bit/x", b"8bit=", b"8bit=x", b"8bit?", b"\f8bit", b"8bit.", b"8bit\x01", b"8bit\x7f"),
+    *(
+        b"8bit x",
+        b"8bit(x)",
+        b"8bit;",
+        b"8bit@x",
+        b'"8bit"',
+        b"8bit[",
+        b"<8bit>",
+        b"8bit,",
+        b"8bit\t",
+        b"8BIT ",
+    ),
+)
+PREAMBLES = (b"8bit", b"base64", b"quoted-printable", b"binary", b"7bit")
+
+STRICT_MORE = [
+    *(
+        mail(f"encoding {encoding!r}", b"Content-Transfer-Encoding: " + encoding + b"\n", UTF8)
+        for encoding in ENCODINGS
+    ),
+    *(
+        mail(
+            f"8 bit in the preamble, {encoding.decode()}",
+            multipart(b"b") + b"Content-Transfer-Encoding: " + encoding + b"\n",
+            UTF8,
+        )
+        for encoding in PREAMBLES
+    ),
+    mail("no boundary", MIME + b"Content-Type: multipart/mixed\nContent-Transfer-Encoding: 8bit\n", UTF8),
+    mail(
+        "8 bit in an inner preamble",
+        multipart(b"b"),
+        b"--b\nContent-Type: multipart/mixed; boundary=c\nContent-Transfer-Encoding: 8bit\n\n" + UTF8,
+    ),
+    Case(
+        "8 bit in a multipart without a preamble",
+        COMPLETE + multipart(b"b") + b"Content-Transfer-Encoding: 8bit\n" + UTF8,
+    ),
+]
+
+_FLAWS = {
+    "nesting": (multipart(b"a1") * 3, b""),
+    "header": (b"X: " + UTF8, b""),
+    "body": (b"", UTF8),
+    "encoding": (b"Content-Type: message/partial\nContent-Transfer-Encoding: base64\n", b""),
+    "body first": (multipart(b"b"), UTF8 + b"--b\nX: " + UTF8 + b"\n"),
+    "body, encoding": (
+        multipart(b"b"),
+        UTF8 + b"--b\nContent-Type: message/partial\nContent-Transfer-Encoding: 8bit\n\nx\n",
+    ),
+    "encoding, header": (
+        multipart(b"b"),
+        b"--b\nContent-Type: message/partial\nContent-Transfer-Encoding: 8bit\n\nx\n--b\nX: " + UTF8,
+    ),
+    "header, nesting": (multipart(b"b"), b"--b\nX: " + UTF8 + multipart(b"c") * 3),
+    "body, nesting": (multipart(b"b"), UTF8 + b"--b\n" + multipart(b"c") * 3),
+    "encoding, nesting": (
+        multipart(b"b") + b"Content-Transfer-Encoding: base64\n",
+        b"--b\n" + multipart(b"c") * 3,
+    ),
+}
+
+FLAWS = [mail(name, headers, body) for name, (headers, body) in _FLAWS.items()]
+
+_NO_END = (
+    b"Content-Type: message/partial\nContent-Transfer-Encoding: 8bit\n",
+    b"Content-Type: multipart/mixed; boundary=b\nContent-Transfer-Encoding: base64\n",
+)
+
+_PART_ENDS = (
+    b"",
+    b"\n",
+    b"--b--\n",
+    b"--b\n\nx\n",
+    b"no header\n",
+)
+
+BOUNDARIES = (*(b'""', b'"', b'"\\', b'"" b', b"b\x01c", b"b\x7f", b"b\x01", b"\x01b", b'"b\x01c"'),)
+AFTER = (
+    b"\n--x\nX-Show: y\n\nz\n-- \nX-Show: y\n\n--\nX-Show: n\n\n--b\nX-Show: b\n\nw\n--\x01\nX-Show: c\n\n"
+)
+
+CONTROLS = [
+    *(
+        mail(
+            f"boundary {boundary!r}",
+            MIME + b"Content-Type: multipart/mixed; boundary=" + boundary + b"\n",
+            AFTER,
+        )
+        for boundary in BOUNDARIES
+    ),
+    mail("control in the type", MIME + b"Content-Type: multipart\x01/mixed; boundary=b\n", AFTER),
+    mail("control before the type", MIME + b"Content-Type: \x01multipart/mixed; boundary=b\n", AFTER),
+    mail("control in the name", MIME + b"Content-Type: multipart/mixed; bou\x01ndary=b\n", AFTER),
+]
+
+DEEP_MESSAGES = [
+    mail("three levels", multipart(b"b1"), _nest(3)),
+    mail("one level", multipart(b"b1"), PARTS),
+    mail("five headers", multipart(b"b") * 5, b"x\n"),
+]
+
+
+def _deep(name: str, **settings: str) -> Scenario:
+    return Scenario(
+        name, {"mime_nesting_limit": "1", **settings}, DEEP_MESSAGES, files={"quiet": "/^Q/ WARN\n"}
+    )
+
+
+STRICT += [
+    Scenario("strict body, odd encodings", {"strict_8bitmime_body": "yes"}, STRICT_MORE),
+    Scenario(
+        "several flaws",
+        {"strict_8bitmime": "yes", "strict_mime_encoding_domain": "yes", "mime_nesting_limit": "1"},
+        FLAWS,
+    ),
+    Scenario(
+        "no empty line",
+        {"strict_mime_encoding_domain": "yes"},
+        [
+            *(Case(f"ends in its headers {number}", COMPLETE + text) for number, text in enumerate(_NO_END)),
+            *(
+                mail(f"part, then {end!r}", multipart(b"b"), b"--b\n" + _NO_END[0] + end)
+                for end in _PART_ENDS
+            ),
+            *(
+                mail(
+                    f"message, then {end!r}",
+                    multipart(b"b"),
+                    b"--b\nContent-Type: message/rfc822\n\n" + _NO_END[0] + end,
+                )
+                for end in _PART_ENDS
+            ),
+        ],
+    ),
+    Scenario("odd boundaries", CHECKS, CONTROLS, files=FILES),
+    _deep("nesting, header checks", header_checks="regexp:FOLDER/quiet"),
+    _deep("nesting, mime checks", mime_header_checks="regexp:FOLDER/quiet"),
+    _deep("nesting, nested checks", nested_header_checks="regexp:FOLDER/quiet"),
+    _deep("nesting, body checks", body_checks="regexp:FOLDER/quiet"),
+    _deep("nesting, no checks"),
+    Scenario(
+        "own headers",
+        {"header_checks": "regexp:FOLDER/own"},
+        [
+            mail("nothing", b"X-T: x\n", b"b\n"),
+            mail("PASS", b"X-T: pass\n", b"b\n"),
+            mail("REDIRECT", b"X-T: redirect\n", b"b\n"),
+            mail("DISCARD", b"X-T: discard\n", b"b\n"),
+            mail("REJECT", b"X-T: reject\n", b"b\n"),
+            mail("HOLD", b"X-T: hold\n", b"b\n"),
+        ],
+        files={
+            "own": "/^Received: .*QMQP id/ IGNORE\n/^X-T: pass/ PASS\n/^X-T: redirect/ REDIRECT q@re.test\n"
+            "/^X-T: discard/ DISCARD\n/^X-T: reject/ REJECT\n/^X-T: hold/ HOLD\n"
+        },
+    ),
+    Scenario(
+        "size of the body",
+        {"body_checks": "regexp:FOLDER/x", "body_checks_size_limit": "1"},
+        [
+            Case("blank first", b" x \n"),
+            Case("blank first, and more", b" x \nx\n"),
+            Case("no header", b"x\nx\n"),
+            Case("empty first", b"\nx\nx\n"),
+            mail("header", b"", b"x\nx\n"),
+        ],
+        files={"x": "/x/ REPLACE y\n"},
+    ),
+]
+
 MIME_SCENARIOS = [STRUCTURE, DISABLED, DEFAULTED, LIMITS, *STRICT]

@@ -95,6 +95,7 @@ _PASSED_OVER = re.compile(
     r"(dis)?connect from |[0-9A-Za-z]+: client=|.* while receiving QMQP packet header$"
     r"|warning: mail_stream_cleanup: close error$|warning: valid_ipv4_hostaddr: "
     r"|warning: fail:\w+ lookup error for |warning: \w+: table fail:\w+: "
+    r"|warning: file system clock is |warning: resetting file time stamps "
 )
 """What is of no interest, and what libraries of Postfix, and tables here, add to what the programs say."""
 
