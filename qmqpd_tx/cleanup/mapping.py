@@ -239,23 +239,22 @@ class AddressMaps:
         if rewriter is None:
             return None
         clean = CLEAN_DOTTED if rewriter.append_domain else CLEAN
+        complete: list[bytes] = []
+        mapped: list[bytes] = []
         if clean.fullmatch(value):
             complete = addresses_of_clean(value)
             mapped = await self._mapped(chain, complete, queue_id)
             if mapped == complete:
                 self._remember(chain, complete, name, value, b"")
                 return None
-            parsed = parse_addresses(value, self.token_limit)
-            if parsed is None:
-                return None
-        else:
-            parsed = parse_addresses(value, self.token_limit)
-            if parsed is None:
-                return None
+        parsed = parse_addresses(value, self.token_limit)
+        if parsed is None:
+            return None
+        if parsed.addresses != complete:
+            # It was not clean, or it has more than may be read.
             complete = parsed.complete(rewriter)
             mapped = await self._mapped(chain, complete, queue_id)
-        # There are fewer than in the value where that is cut.
-        rendered = parsed.render(name, [quote_address(one) for one in mapped[: len(parsed.addresses)]])
+        rendered = parsed.render(name, [quote_address(address) for address in mapped])
         self._remember(chain, complete, name, value, rendered or b"")
         return rendered
 
